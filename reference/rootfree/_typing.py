@@ -1,0 +1,211 @@
+"""The contract of the core: what an array, a namespace, a rule and its hyper-parameters are.
+
+Every rule of rootfree is written once against these protocols. An array is anything that the Python
+array API standard (https://data-apis.org/array-api) describes; a namespace is the module that holds
+its functions. Nothing here, or anywhere else in ``rootfree``, names a framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+
+import array_api_compat
+
+if TYPE_CHECKING:
+    from rootfree.curvature import DiagonalCurvature
+    from rootfree.precision import Precision
+
+DType: TypeAlias = Any
+"""A dtype object of some namespace; it comes from the adapter."""
+
+Device: TypeAlias = Any
+"""A device object of some namespace."""
+
+WeightDecayMode: TypeAlias = Literal["coupled", "decoupled"]
+LossReduction: TypeAlias = Literal["mean", "sum"]
+Rounding: TypeAlias = Literal["nearest", "stochastic"]
+
+
+class Array(Protocol):
+    """The part of an array-API array that the rules touch: shape, dtype and arithmetic."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> DType: ...
+
+    def __add__(self, other: Any, /) -> Array: ...
+    def __radd__(self, other: Any, /) -> Array: ...
+    def __sub__(self, other: Any, /) -> Array: ...
+    def __rsub__(self, other: Any, /) -> Array: ...
+    def __mul__(self, other: Any, /) -> Array: ...
+    def __rmul__(self, other: Any, /) -> Array: ...
+    def __truediv__(self, other: Any, /) -> Array: ...
+    def __rtruediv__(self, other: Any, /) -> Array: ...
+    def __neg__(self) -> Array: ...
+    def __lt__(self, other: Any, /) -> Array: ...
+    def __gt__(self, other: Any, /) -> Array: ...
+    def __eq__(self, other: object, /) -> Array: ...  # type: ignore[override]  # elementwise
+    def __and__(self, other: Any, /) -> Array: ...
+
+
+Scalar: TypeAlias = "float | Array"
+"""A Python number or a 0-d array, so that a schedule never recompiles anything."""
+
+
+class Namespace(Protocol):
+    """The functions of the array API standard that the rules use; ``nextafter`` is of 2024.12."""
+
+    int32: DType
+    float32: DType
+
+    def abs(self, x: Array, /) -> Array: ...
+    def arange(
+        self, start: int, /, stop: int, *, dtype: DType = ..., device: Device = ...
+    ) -> Array: ...
+    def astype(self, x: Array, dtype: DType, /, *, copy: bool = ...) -> Array: ...
+    def bitwise_and(self, x: Array, y: Any, /) -> Array: ...
+    def bitwise_right_shift(self, x: Array, y: Any, /) -> Array: ...
+    def bitwise_xor(self, x: Array, y: Any, /) -> Array: ...
+    def expm1(self, x: Array, /) -> Array: ...
+    def finfo(self, dtype: DType, /) -> Any: ...
+    def floor(self, x: Array, /) -> Array: ...
+    def full(
+        self, shape: Sequence[int], value: float, *, dtype: DType = ..., device: Device = ...
+    ) -> Array: ...
+    def full_like(self, x: Array, value: float, /, *, dtype: DType = ...) -> Array: ...
+    def isfinite(self, x: Array, /) -> Array: ...
+    def log1p(self, x: Array, /) -> Array: ...
+    def maximum(self, x: Array, y: Any, /) -> Array: ...
+    def nextafter(self, x: Array, y: Array, /) -> Array: ...
+    def ones_like(self, x: Array, /) -> Array: ...
+    def reshape(self, x: Array, shape: tuple[int, ...], /) -> Array: ...
+    def sqrt(self, x: Array, /) -> Array: ...
+    def where(self, condition: Array, x: Any, y: Any, /) -> Array: ...
+    def zeros(self, shape: Sequence[int], *, dtype: DType = ..., device: Device = ...) -> Array: ...
+    def zeros_like(self, x: Array, /, *, dtype: DType = ...) -> Array: ...
+
+
+def namespace(*arrays: Array) -> Namespace:
+    """Return the array-API namespace that all of ``arrays`` belong to."""
+    return cast("Namespace", array_api_compat.array_namespace(*arrays))
+
+
+def device(array: Array) -> Device:
+    """Return the device of ``array``, or ``None`` where a traced array has none yet."""
+    return array_api_compat.device(cast("Any", array))
+
+
+class Hyper(NamedTuple):
+    """The scalars that may change from step to step.
+
+    Each is a Python number or a 0-d array. A rule reads the ones it needs and ignores the rest; the
+    paper's letters are in parentheses.
+
+    Attributes:
+        lr: parameter learning rate (beta_1), >= 0.
+        precond_lr: weight of the new curvature (beta_2), in [0, 1) with decay, >= 0 without. Adam's
+            ``beta2`` is one minus this.
+        momentum: heavy ball on the preconditioned direction (alpha_1), in [0, 1); the average of
+            gradients in AdamW and RF-AdamW.
+        precond_momentum: Riemannian momentum on the factors (alpha_2), in [0, 1).
+        damping: added to the curvature (matrix rules) or to the denominator (diagonal rules)
+            (lambda), >= 0.
+        weight_decay: multiple of the parameter added to the preconditioned direction (kappa), >= 0.
+        curvature_scale: alpha, > 0: the number of averaged terms for a mean loss, 1 for a sum. See
+            `curvature_scale`.
+    """
+
+    lr: Scalar
+    precond_lr: Scalar = 0.0
+    momentum: Scalar = 0.0
+    precond_momentum: Scalar = 0.0
+    damping: Scalar = 0.0
+    weight_decay: Scalar = 0.0
+    curvature_scale: Scalar = 1.0
+
+
+def curvature_scale(batch_size: Scalar, loss_reduction: LossReduction = "mean") -> Scalar:
+    """Return alpha, the factor that makes the gradient outer product an empirical Fisher matrix.
+
+    Args:
+        batch_size: number of terms in the average whose gradient arrives, > 0; the global number
+            under data parallelism or gradient accumulation.
+        loss_reduction: ``"mean"`` gives ``batch_size``, ``"sum"`` gives 1.
+
+    Raises:
+        ValueError: if ``loss_reduction`` is neither.
+
+    References:
+        Lin et al., Can We Remove the Square-Root in Adaptive Gradient Methods?, 2024,
+        arXiv 2402.03496: the scaling of the gradient outer product.
+    """
+    if loss_reduction == "mean":
+        return batch_size
+    if loss_reduction == "sum":
+        return 1.0
+    raise ValueError(f"`loss_reduction` must be 'mean' or 'sum', got {loss_reduction!r}")
+
+
+class State(Protocol):
+    """What every rule's state, a ``NamedTuple`` of arrays, has; a rule adds its own fields.
+
+    A field that the configuration does not need is ``None``. Field names are the role names under
+    which every adapter shows and saves the arrays.
+    """
+
+    @property
+    def step(self) -> Array:
+        """Updates applied so far, ``(n,)`` int32."""
+        ...
+
+    @property
+    def salt(self) -> Array | None:
+        """Key of the stochastic-rounding bits, ``(n,)`` int32; ``None`` with nearest rounding."""
+        ...
+
+    @property
+    def momentum(self) -> Array | None:
+        """Heavy-ball buffer, ``(n, *shape)``; ``None`` without heavy ball."""
+        ...
+
+    def _replace(self, **fields: Any) -> Any: ...
+
+
+S = TypeVar("S", bound=State)
+
+
+class Rule(Protocol[S]):
+    """An update rule: a frozen dataclass whose fields are the static configuration.
+
+    Laws, each of them tested:
+
+    * *Stacks.* Every array carries a leading axis of n >= 1 equally shaped parameters,
+      ``(n, *shape)``; the result for a member does not depend on the other members.
+    * *Purity.* No argument is changed; no Python branch, ``float()`` or ``bool()`` on an array
+      value; no shape depends on data; every created array has an explicit dtype and device.
+    * *Order.* `observe` lets the gradient's curvature in, `direction` then uses the new state.
+    * *Precision.* Gradients are cast to the working dtype once, new state to the state dtype once.
+    """
+
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def weight_decay_mode(self) -> WeightDecayMode: ...
+
+    def init(self, param: Array) -> S:
+        """Return the state before the first step, for a stack of parameters ``(n, *shape)``."""
+        ...
+
+    def observe(
+        self, grad: Array, state: S, hyper: Hyper, curvature: DiagonalCurvature | None = None
+    ) -> S:
+        """Return the state after the curvature at this gradient has entered the preconditioner."""
+        ...
+
+    def direction(self, grad: Array, state: S, hyper: Hyper) -> Array:
+        """Return the preconditioned gradient, ``(n, *shape)``, in the working dtype."""
+        ...

@@ -1,0 +1,171 @@
+"""Casts at the edges: inputs to the working dtype, state to its storage, steps into parameters.
+
+Array libraries promote dtypes differently, so the rules leave nothing to promotion: each input is
+cast once to ``working_dtype``, each new state array once to ``state_dtype``, and the step is added
+to a parameter with one rounding. A 16-bit storage dtype can be rounded stochastically, with bits
+that are equal in every namespace because they come from integer operations of the standard alone.
+
+References:
+    Croci, Fasi, Higham, Mary, Mikaitis, Stochastic Rounding: Implementation, Error Analysis and
+    Applications, 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import Final
+
+from rootfree._typing import Array, DType, Hyper, Namespace, Rounding, Scalar, device, namespace
+
+ROLES: Final = {"momentum": 1, "statistic": 2, "first_moment": 3}
+"""Number of each state array in the key of its rounding bits; part of the saved state's meaning."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Which dtype each kind of number has. The dtype objects come from the adapter.
+
+    Attributes:
+        working_dtype: elementwise arithmetic, norms and the step: float32, or float64.
+        state_dtype: storage of the state.
+        compute_dtype: inputs of matrix products; rules without products do not use it.
+        rounding: how state is rounded when ``state_dtype`` is narrower than ``working_dtype``.
+            ``"stochastic"`` needs bfloat16 storage and float32 arithmetic; the adapter sees to it.
+    """
+
+    working_dtype: DType
+    state_dtype: DType
+    compute_dtype: DType
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown rounding."""
+        if self.rounding not in ("nearest", "stochastic"):
+            raise ValueError(f"`rounding` must be 'nearest' or 'stochastic', got {self.rounding!r}")
+
+    @classmethod
+    def uniform(cls, dtype: DType) -> Precision:
+        """Return the policy in which everything has one dtype."""
+        return cls(working_dtype=dtype, state_dtype=dtype, compute_dtype=dtype)
+
+
+def cast(x: Array, dtype: DType) -> Array:
+    """Return ``x`` in ``dtype``, rounded to nearest where that is narrower."""
+    return x if x.dtype == dtype else namespace(x).astype(x, dtype)
+
+
+def scalars(hyper: Hyper, dtype: DType) -> Hyper:
+    """Return ``hyper`` with Python floats for numbers and 0-d arrays of ``dtype`` for arrays.
+
+    A NumPy scalar is a number here: as an array it would widen float32 arithmetic to float64.
+    """
+
+    def scalar(value: Scalar) -> Scalar:
+        return float(value) if isinstance(value, Real) else cast(value, dtype)  # type: ignore[arg-type]  # a Real that is no Array
+
+    return Hyper(*map(scalar, hyper))
+
+
+def per_member(x: Array, like: Array) -> Array:
+    """Return ``x`` of shape ``(n,)`` reshaped to ``(n, 1, ...)``, to broadcast over ``like``."""
+    return namespace(x).reshape(x, (-1,) + (1,) * (like.ndim - 1))
+
+
+def store(x: Array, precision: Precision, *, role: str, step: Array, salt: Array | None) -> Array:
+    """Return the state array ``x`` as it is kept: in ``state_dtype``, rounded once.
+
+    Args:
+        x: a new state array ``(n, *shape)`` in the working dtype.
+        precision: the policy.
+        role: the array's field name in the state, a key of `ROLES`.
+        step: updates applied before this one, ``(n,)``.
+        salt: key of each member's rounding bits, ``(n,)`` int32; ``None`` with nearest rounding.
+    """
+    if precision.rounding == "nearest" or salt is None or x.dtype == precision.state_dtype:
+        return cast(x, precision.state_dtype)
+    return round_stochastically(x, precision.state_dtype, role=ROLES[role], count=step, salt=salt)
+
+
+def add_step(param: Array, step: Array) -> Array:
+    """Return ``param + step`` in the parameter's dtype, with one rounding.
+
+    Where the step is zero the parameter keeps every bit, the sign of a zero included.
+    """
+    xp = namespace(param, step)
+    moved = cast(cast(param, step.dtype) + step, param.dtype)
+    return xp.where(step == 0, param, moved)
+
+
+def as_update(step: Array, dtype: DType) -> Array:
+    """Return ``step`` rounded to ``dtype``, for frameworks that add it to the parameter themselves.
+
+    A zero step becomes -0.0, the one number whose addition changes no bit of a parameter.
+    """
+    xp = namespace(step)
+    return cast(xp.where(step == 0, -xp.zeros_like(step), step), dtype)
+
+
+def round_stochastically(x: Array, dtype: DType, *, role: int, count: Array, salt: Array) -> Array:
+    """Round float32 to bfloat16, up with the probability that makes the mean exact.
+
+    With ``f`` the distance of ``|x|`` to the bfloat16 number below it, in units of the spacing,
+    the result is the number above if ``r < f`` and the number below otherwise, where ``r`` has 16
+    random bits in [0, 1). The bits are a hash of the element's row-major index inside its member,
+    the member's count and salt, and the role: they do not depend on the stack, the step's order of
+    execution or the library. Numbers that bfloat16 can hold never change.
+
+    Args:
+        x: ``(n, *shape)``, float32.
+        dtype: the namespace's bfloat16.
+        role: a value of `ROLES`.
+        count: updates applied to each member before this one, ``(n,)``.
+        salt: each member's key, ``(n,)`` int32.
+    """
+    xp = namespace(x)
+    r = cast(_random_bits(x, role=role, count=count, salt=salt, xp=xp), x.dtype) * 2.0**-16
+    magnitude = xp.abs(x)
+    infinity = xp.full_like(x, math.inf)
+    # NOTE: nextafter gives float32's spacing; bfloat16 keeps 16 bits fewer, hence 2^16 times that.
+    spacing = (xp.nextafter(magnitude, infinity) - magnitude) * 65536.0
+    usable = (spacing > 0) & xp.isfinite(spacing)  # not where a device flushes it, or it overflows
+    spacing = xp.where(usable, spacing, xp.ones_like(x))
+    units = magnitude / spacing
+    below = xp.floor(units)
+    fraction = units - below
+    rounded = (below + cast(r < fraction, x.dtype)) * spacing
+    rounded = xp.where(x < 0, -rounded, rounded)
+    return cast(xp.where(usable & (fraction > 0), rounded, x), dtype)
+
+
+def _random_bits(x: Array, *, role: int, count: Array, salt: Array, xp: Namespace) -> Array:
+    """Return 16 random bits for each element of ``x`` as int32 in [0, 65536)."""
+    member = x.shape[1:]
+    index = xp.reshape(
+        xp.arange(0, math.prod(member), dtype=xp.int32, device=device(x)), (1, *member)
+    )
+    key = _mix(per_member(salt, x) + _int32(role * _C1), xp=xp)
+    clock = cast(per_member(count, x), xp.int32) * _int32(_C2)
+    return xp.bitwise_and(_mix(index * _int32(_C1) + clock + key, xp=xp), 0xFFFF)
+
+
+def _mix(x: Array, *, xp: Namespace) -> Array:
+    """Return the finaliser of MurmurHash3 on int32, with wrap-around products."""
+    x = xp.bitwise_xor(x, _shift_right(x, 16, xp=xp)) * _int32(0x85EBCA6B)
+    x = xp.bitwise_xor(x, _shift_right(x, 13, xp=xp)) * _int32(0xC2B2AE35)
+    return xp.bitwise_xor(x, _shift_right(x, 16, xp=xp))
+
+
+def _shift_right(x: Array, bits: int, *, xp: Namespace) -> Array:
+    """Return the logical shift, made of the arithmetic one of signed integers and a mask."""
+    return xp.bitwise_and(xp.bitwise_right_shift(x, bits), 2 ** (32 - bits) - 1)
+
+
+_C1: Final = 0x9E3779B9
+_C2: Final = 0x7F4A7C15
+
+
+def _int32(constant: int) -> int:
+    """Return the signed 32-bit number with the low 32 bits of ``constant``."""
+    return (constant + 2**31) % 2**32 - 2**31

@@ -1,0 +1,166 @@
+"""The arguments that every adapter gives a method: names, defaults, checks, documentation.
+
+An adapter makes its class or function for a method from these, so that the same word means the same
+thing in every framework and nothing about a method is written in an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, Signature
+from typing import Any, Final, NamedTuple
+
+from rootfree._typing import Scalar
+from rootfree.catalogue import Method
+from rootfree.validation import check_choice, check_hyper
+
+_MEANING: Final = {
+    "lr": "parameter learning rate, >= 0. A schedule matters: root-free steps are not scale-free.",
+    "precond_lr": (
+        "weight of the new curvature in the statistic, in [0, 1) for a moving average and >= 0 for "
+        "a sum; Adam's beta2 is one minus this."
+    ),
+    "damping": (
+        "added to the denominator, >= 0; in units of the statistic without the root, of its square "
+        "root with it."
+    ),
+    "weight_decay": "multiple of the parameter added to the preconditioned direction, >= 0.",
+    "batch_size": (
+        "number of terms that the mean loss was taken over, globally, for the gradient as it "
+        "arrives, > 0. It scales the curvature; the default 1 means no scaling."
+    ),
+    "loss_reduction": "'mean', or 'sum' for a loss that is a sum: then the curvature scale is 1.",
+    "decay": "1 for a moving average of the statistic, 0 for a sum.",
+    "init_scale": "the statistic before the first step, >= 0.",
+    "weight_decay_mode": "'coupled' (inside the heavy ball) or 'decoupled' (after it).",
+    "state_dtype": (
+        "storage of the state, by name or dtype object; by default float32 for 16- and 32-bit "
+        "parameters and float64 for float64 ones."
+    ),
+    "rounding": (
+        "'nearest', or 'stochastic' for bfloat16 state, which with 'nearest' cannot follow a small "
+        "precond_lr."
+    ),
+}
+_MOMENTUM: Final = {
+    "heavy_ball": "heavy ball on the preconditioned direction, in [0, 1).",
+    "average": "decay of the average of gradients, in [0, 1); Adam's beta1.",
+}
+_SCALE: Final = (
+    "`batch_size` is 1 unless you give it: a root-free step depends on the gradient's scale, so "
+    "state how many terms your mean loss averages. Clipping gradients by a constant factor rho "
+    "multiplies the long-run step by 1/rho."
+)
+
+
+class Arguments(NamedTuple):
+    """The checked arguments of a method, sorted by what they configure."""
+
+    hyper: dict[str, Scalar]  # fields of Hyper that the method reads, by name
+    options: dict[str, Any]  # static configuration
+    batch_size: Any  # a number, a 0-d array or a callable without arguments
+    loss_reduction: Any
+    state_dtype: Any  # None, a name or a dtype object: the adapter resolves it
+    rounding: Any
+
+
+def signature(
+    method: Method, *, lr: str = "lr", leading: Sequence[str] = (), trailing: Mapping[str, Any] = {}
+) -> Signature:
+    """Return the signature of a method's class or function.
+
+    Args:
+        method: the method.
+        lr: the framework's word for the learning rate.
+        leading: names of positional parameters before the hyper-parameters.
+        trailing: the adapter's own keyword parameters, with defaults.
+    """
+    positional = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in leading]
+    hyper = [
+        Parameter(lr if name == "lr" else name, Parameter.POSITIONAL_OR_KEYWORD, default=default)
+        for name, default in method.hyper.items()
+    ]
+    keywords = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default)
+        for name, default in {**_static(method), **trailing}.items()
+    ]
+    return Signature([*positional, *hyper, *keywords])
+
+
+def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Arguments:
+    """Check a method's arguments and sort them.
+
+    Args:
+        method: the method.
+        given: every argument of `signature` but the leading and trailing ones, defaults applied.
+        lr: the framework's word for the learning rate.
+
+    Raises:
+        TypeError: for a value of the wrong kind or an unknown option.
+        ValueError: for a value out of its range.
+    """
+    options = {name: given[name] for name in method.options}
+    for name, choices in _CHOICES.items():
+        if name in given:
+            check_choice(name, given[name], choices)
+    decay = options.get("decay", method.fixed.get("decay", 1))
+    hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
+    for name, value in hyper.items():
+        check_hyper(name, value, decay=decay)
+    batch_size = given.get("batch_size", 1)
+    if not callable(batch_size):
+        check_hyper("batch_size", batch_size)
+    return Arguments(
+        hyper,
+        options,
+        batch_size,
+        given.get("loss_reduction", "mean"),
+        given["state_dtype"],
+        given["rounding"],
+    )
+
+
+def docstring(
+    method: Method, summary: str, *, lr: str = "lr", extra: Mapping[str, str] = {}
+) -> str:
+    """Return a docstring in Google style for a method's class or function.
+
+    Args:
+        method: the method.
+        summary: the first line.
+        lr: the framework's word for the learning rate.
+        extra: the adapter's own parameters with their meanings.
+    """
+    meaning = {**_MEANING, "momentum": _MOMENTUM[method.momentum]}
+    lines = [summary, ""]
+    if method.scaled:
+        lines += [_SCALE, ""]
+    lines.append("Args:")
+    for name, default in {**method.hyper, **_static(method)}.items():
+        shown = lr if name == "lr" else name
+        lines.append(f"    {shown}: {meaning[name]} Default {default!r}.")
+    lines += [f"    {name}: {text}" for name, text in extra.items()]
+    lines += [
+        "",
+        "Raises:",
+        "    TypeError: for an argument of the wrong kind.",
+        "    ValueError: for an argument out of its range.",
+        "",
+        "References:",
+        f"    {method.source}.",
+    ]
+    return "\n".join(lines)
+
+
+_CHOICES: Final = {
+    "decay": (0, 1),
+    "weight_decay_mode": ("coupled", "decoupled"),
+    "loss_reduction": ("mean", "sum"),
+    "rounding": ("nearest", "stochastic"),
+}
+
+
+def _static(method: Method) -> dict[str, Any]:
+    """Return the keyword parameters that every adapter has, with their defaults."""
+    scale = {"batch_size": 1, "loss_reduction": "mean"} if method.scaled else {}
+    return {**scale, **method.options, "state_dtype": None, "rounding": "nearest"}
