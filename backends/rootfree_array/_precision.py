@@ -1,0 +1,101 @@
+"""Which dtypes a parameter's numbers have, by name: the policy that every adapter shares.
+
+An adapter turns the names into dtype objects of its framework. Parameters of 16 bits are computed
+on and stored in float32; 16-bit state is on request, and wants stochastic rounding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Final
+
+from rootfree import Method, Precision, check_choice
+
+PARAMETER_DTYPES: Final = ("float64", "float32", "bfloat16", "float16")
+_STATE_DTYPES: Final = {"float64": ("float64",), "float32": ("float32", "bfloat16")}
+_BFLOAT16_UNIT: Final = 2.0**-8
+
+
+class StalledStateWarning(UserWarning):
+    """Nearest rounding keeps bfloat16 state where it is at the given `precond_lr`."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Dtypes by name: elementwise arithmetic, stored state, matrix products; and the rounding."""
+
+    working: str
+    state: str
+    compute: str
+    rounding: str
+
+    def precision(self, dtypes: Mapping[str, Any]) -> Precision:
+        """Return the core's record, with dtype objects from ``dtypes``."""
+        return Precision(
+            working_dtype=dtypes[self.working],
+            state_dtype=dtypes[self.state],
+            compute_dtype=dtypes[self.compute],
+            rounding=self.rounding,  # type: ignore[arg-type]  # checked by resolve
+        )
+
+
+def resolve(
+    param: str, *, state: str | None = None, rounding: str = "nearest", name: str = "parameter"
+) -> Policy:
+    """Return the policy for a parameter.
+
+    Args:
+        param: dtype name of the parameter.
+        state: dtype name of the state, or ``None`` for the default.
+        rounding: how narrower state is rounded.
+        name: what to call the parameter in an error.
+
+    Raises:
+        TypeError: if the parameter is not of a real floating dtype that rootfree knows.
+        ValueError: if state dtype or rounding do not go with it.
+    """
+    if param not in PARAMETER_DTYPES:
+        raise TypeError(
+            f"{name} has dtype {param}; rootfree optimizes real floating-point parameters "
+            f"({', '.join(PARAMETER_DTYPES)}): convert it, or leave it out"
+        )
+    working = "float64" if param == "float64" else "float32"
+    state = working if state is None else state
+    if state not in _STATE_DTYPES[working]:
+        raise ValueError(
+            f"`state_dtype` of a {param} parameter must be one of "
+            f"{', '.join(map(repr, _STATE_DTYPES[working]))}; got {state!r}"
+        )
+    check_choice("rounding", rounding, ("nearest", "stochastic"))
+    if rounding == "stochastic" and state != "bfloat16":
+        raise ValueError(
+            f"`rounding='stochastic'` needs `state_dtype='bfloat16'`, got {state!r}: wider state "
+            "has nothing to round"
+        )
+    return Policy(working, state, working, rounding)
+
+
+def warn_if_stalled(policy: Policy, method: Method, precond_lr: Any) -> None:
+    """Warn if nearest-rounded bfloat16 statistics cannot follow their moving average.
+
+    With 8 significant bits, ``s * (1 - precond_lr)`` rounds back to ``s`` unless ``precond_lr``
+    exceeds 2^-9 to 2^-8, depending on s. A 0-d array passes unread.
+    """
+    stalls = (
+        policy.state == "bfloat16"
+        and policy.rounding == "nearest"
+        and "precond_lr" in method.hyper
+        and isinstance(precond_lr, Real)
+        and 0 < float(precond_lr) < _BFLOAT16_UNIT
+    )
+    if stalls:
+        warnings.warn(
+            f"bfloat16 state with rounding='nearest' stands still at precond_lr={precond_lr:g}: "
+            f"below {_BFLOAT16_UNIT:g} (2^-8) a decay rounds back to where it was; use "
+            "rounding='stochastic', or state_dtype='float32'",
+            StalledStateWarning,
+            stacklevel=4,
+        )
