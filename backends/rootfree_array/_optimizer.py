@@ -1,0 +1,292 @@
+"""The optimizers: a plain loop over a dict of arrays, and its functional form."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+import array_api_compat
+import rootfree
+from rootfree import Array, DiagonalCurvature, Hyper, Method, Rule
+
+from rootfree_array._platform import Platform
+from rootfree_array._precision import resolve, warn_if_stalled
+from rootfree_array._state import Roles, fresh, restored, roles, stack, unstack
+
+Arrays = Mapping[str, Array]
+
+_EXTRA: Final = {
+    "platform": "the array library and device; by default the one of `params`.",
+    "in_place": (
+        "write into the parameters given (needs assignment by index); else `opt.params` gets "
+        "new arrays and those given stay as they are."
+    ),
+}
+
+
+class Optimizer:
+    """Base of the optimizers; use a subclass, one per method.
+
+    Args:
+        params: arrays by name.
+        *args: the method's hyper-parameters, see its signature.
+        **kwargs: the method's hyper-parameters and options.
+
+    Attributes:
+        params: the parameters after the last step, by name.
+        hyper: the hyper-parameters; change an entry to change the following steps.
+        batch_size: the number of terms averaged in the gradient, used where a step gives none.
+    """
+
+    method: ClassVar[Method]
+
+    def __init_subclass__(cls, method: str, **kwargs: Any) -> None:
+        """Take signature and documentation from the catalogue."""
+        super().__init_subclass__(**kwargs)
+        cls.method = rootfree.method(method)
+        cls.__signature__ = rootfree.signature(  # type: ignore[attr-defined]  # read by inspect
+            cls.method, leading=("params",), trailing={"platform": None, "in_place": False}
+        )
+        cls.__doc__ = rootfree.docstring(
+            cls.method, f"{cls.method.title} for arrays of any array-API namespace.", extra=_EXTRA
+        )
+
+    def __init__(self, params: Arrays, *args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(type(self)).bind(params, *args, **kwargs)
+        given.apply_defaults()
+        checked = rootfree.arguments(self.method, given.arguments)
+        self.params = _checked_params(params)
+        self.hyper = dict(checked.hyper)
+        self.batch_size = checked.batch_size
+        self._loss_reduction = checked.loss_reduction
+        self._options = checked.options
+        self._in_place = bool(given.arguments["in_place"])
+        self._platform = given.arguments["platform"] or Platform.of(self.params.values())
+        self._policies = {
+            name: resolve(
+                self._platform.dtype_name(param.dtype),
+                state=self._platform.dtype_name(checked.state_dtype),
+                rounding=checked.rounding,
+                name=f"parameter {name!r}",
+            )
+            for name, param in self.params.items()
+        }
+        for policy in set(self._policies.values()):
+            warn_if_stalled(policy, self.method, checked.hyper.get("precond_lr"))
+        self._rules: dict[str, Rule[Any]] = {}
+        self._states: dict[str, Any] = {}
+        self._make_state()
+
+    @property
+    def state(self) -> dict[str, Roles]:
+        """Copies of the state: parameter name to role name to array."""
+        return {name: roles(state) for name, state in self._states.items()}
+
+    def step(
+        self,
+        grads: Mapping[str, Array | None],
+        *,
+        batch_size: Any = None,
+        curvature: Arrays = MappingProxyType({}),
+    ) -> None:
+        """Update the parameters; all of them, or none if an argument is wrong.
+
+        Args:
+            grads: gradients by name. A parameter whose gradient is missing or ``None`` keeps its
+                value and its state.
+            batch_size: number of averaged terms for this step; by default the optimizer's.
+            curvature: diagonal curvatures by name, which replace the gradient outer product.
+
+        Raises:
+            ValueError: for an unknown name, or a shape, dtype or device that is not the
+                parameter's; for a hyper-parameter out of its range.
+        """
+        active = _checked_grads(self.params, grads, curvature)
+        self._make_state()
+        hyper = self._hyper(self.batch_size if batch_size is None else batch_size)
+        new = {
+            name: _member_step(
+                self._rules[name],
+                self.params[name],
+                grad,
+                self._states[name],
+                hyper,
+                curvature.get(name),
+            )
+            for name, grad in active.items()
+        }
+        for name, (param, state) in new.items():
+            self._states[name] = state
+            if self._in_place:
+                self.params[name][...] = param
+            else:
+                self.params[name] = param
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of everything a run needs to go on: hyper-parameters, state, method."""
+        return {
+            "method": self.method.name,
+            "hyper": dict(self.hyper),
+            "batch_size": None if callable(self.batch_size) else self.batch_size,
+            "state": self.state,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take the state and the hyper-parameters of `state_dict`; all of it, or nothing.
+
+        Raises:
+            ValueError: if method, names, roles, shapes or dtypes do not fit.
+        """
+        if saved["method"] != self.method.name:
+            raise ValueError(f"state of {saved['method']!r} does not fit {self.method.name!r}")
+        if set(saved["state"]) != set(self._states):
+            raise ValueError(
+                f"state has parameters {sorted(saved['state'])}, expected {sorted(self._states)}"
+            )
+        self._check(saved["hyper"])
+        states = {
+            name: restored(fresh(self._rules[name], name, self.params[name]), arrays, name)
+            for name, arrays in saved["state"].items()
+        }
+        self._states, self.hyper = states, dict(saved["hyper"])
+        if saved["batch_size"] is not None:
+            self.batch_size = saved["batch_size"]
+
+    def _make_state(self) -> None:
+        """Create what is missing: all state at first, a buffer when a momentum of 0 has changed."""
+        momentum = _may_be_nonzero(self.hyper["momentum"])
+        for name, param in self.params.items():
+            policy = self._policies[name].precision(self._platform.dtypes)
+            rule = self.method.rule(policy, momentum=momentum, **self._options)
+            old = self._states.get(name)
+            if not _has_elements(param) or (old is not None and not momentum):
+                continue  # a buffer that exists stays
+            if self._rules.get(name) != rule:
+                kept = (
+                    {} if old is None else {k: v for k, v in old._asdict().items() if v is not None}
+                )
+                self._rules[name] = rule
+                self._states[name] = fresh(rule, name, param)._replace(**kept)
+
+    def _check(self, hyper: Mapping[str, Any]) -> None:
+        decay = self._options.get("decay", 1)
+        for name, value in hyper.items():
+            rootfree.check_hyper(name, value, decay=decay)
+
+    def _hyper(self, batch_size: Any) -> Hyper:
+        terms = batch_size() if callable(batch_size) else batch_size
+        self._check({**self.hyper, "batch_size": terms})
+        scale = rootfree.curvature_scale(terms, self._loss_reduction)
+        hyper: dict[str, Any] = {**self.hyper, "curvature_scale": scale}
+        return Hyper(**hyper)
+
+
+class SGD(Optimizer, method="sgd"):
+    """SGD."""
+
+
+class AdaGrad(Optimizer, method="adagrad"):
+    """AdaGrad."""
+
+
+class RMSProp(Optimizer, method="rmsprop"):
+    """RMSProp."""
+
+
+class AdamW(Optimizer, method="adamw"):
+    """AdamW."""
+
+
+class RFAdaGrad(Optimizer, method="rf_adagrad"):
+    """RF-AdaGrad."""
+
+
+class RFRMSProp(Optimizer, method="rf_rmsprop"):
+    """RF-RMSProp."""
+
+
+class RFAdamW(Optimizer, method="rf_adamw"):
+    """RF-AdamW."""
+
+
+def init(rule: Rule[Any], params: Arrays) -> dict[str, Any]:
+    """Return the state of every parameter that has elements, by name, for `update`."""
+    return {name: fresh(rule, name, p) for name, p in params.items() if _has_elements(p)}
+
+
+def update(
+    rule: Rule[Any],
+    params: Arrays,
+    grads: Mapping[str, Array | None],
+    state: Mapping[str, Any],
+    hyper: Hyper,
+    *,
+    curvature: Arrays = MappingProxyType({}),
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return parameters and state after one step; the ones given stay valid.
+
+    Args:
+        rule: any rule, also one of your own.
+        params: arrays by name.
+        grads: gradients by name; a missing one leaves its parameter and state as they are.
+        state: from `init`, or from the last call.
+        hyper: the scalars of this step.
+        curvature: diagonal curvatures by name, which replace the gradient outer product.
+
+    Raises:
+        ValueError: as `Optimizer.step`.
+    """
+    new_params, new_state = dict(params), dict(state)
+    for name, grad in _checked_grads(params, grads, curvature).items():
+        new_params[name], new_state[name] = _member_step(
+            rule, params[name], grad, state[name], hyper, curvature.get(name)
+        )
+    return new_params, new_state
+
+
+def _member_step(
+    rule: Rule[Any], param: Array, grad: Array, state: Any, hyper: Hyper, h: Array | None
+) -> tuple[Array, Any]:
+    stacked = stack(param)
+    curvature = None if h is None else DiagonalCurvature(stack(h))
+    step, state = rootfree.update(rule, stack(grad), state, stacked, hyper, curvature=curvature)
+    return unstack(rootfree.add_step(stacked, step)), state
+
+
+def _checked_params(params: Arrays) -> dict[str, Any]:
+    if not isinstance(params, Mapping):
+        raise TypeError(f"`params` must be arrays by name, got {type(params).__name__}")
+    for name, param in params.items():
+        if not array_api_compat.is_array_api_obj(param):
+            raise TypeError(f"parameter {name!r} must be an array, got {type(param).__name__}")
+    return dict(params)
+
+
+def _checked_grads(
+    params: Arrays, grads: Mapping[str, Array | None], curvature: Arrays
+) -> dict[str, Array]:
+    """Return the gradients that move something, after every check that a step needs."""
+    unknown = sorted((set(grads) | set(curvature)) - set(params))
+    if unknown:
+        raise ValueError(f"no parameter is called {', '.join(map(repr, unknown))}")
+    active = {}
+    for name, grad in grads.items():
+        if grad is None:
+            continue
+        rootfree.check_gradient(name, grad, params[name])
+        if name in curvature:
+            rootfree.check_gradient(name, curvature[name], params[name], kinds=("device",))
+        if _has_elements(params[name]):
+            active[name] = grad
+    return active
+
+
+def _has_elements(array: Array) -> bool:
+    return 0 not in array.shape
+
+
+def _may_be_nonzero(momentum: Any) -> bool:
+    """Return whether a buffer is needed: not for a Python 0; an array is not read."""
+    return not (isinstance(momentum, int | float) and momentum == 0)
