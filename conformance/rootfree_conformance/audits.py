@@ -1,0 +1,128 @@
+"""The suite examines itself before it judges anyone: derivations, comparator, lists.
+
+A0 also judges the core, which is the first subject of the suite: where it differs from the textbook
+in float64, the core is NON-CONFORMANT, and ports are not judged on the cases of that rule. A4 and A5
+concern the suite alone; if one of them fails, nobody is judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+from rootfree_conformance.cases.expand import Case
+from rootfree_conformance.checks import CHECKS
+from rootfree_conformance.checks.contract import Result
+from rootfree_conformance.judges.ratio import differing, ratio
+from rootfree_conformance.numeric import NumericModel
+from rootfree_conformance.thresholds import AGREEMENT, EXACT, RATIO
+from rootfree_conformance.truth import Truth, textbook
+
+CORE_CHECKS = ("L3.2", "L4.0")
+"""Checks whose numbers the core and the textbook must agree on."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit of the suite itself: how many of its probes went wrong."""
+
+    id: str
+    title: str
+    wrong: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing went wrong."""
+        return not self.wrong
+
+
+def agreement(cases: Iterable[Case], truth: Truth) -> Iterator[Result]:
+    """A0: yield how far core and textbook are apart, relative to the textbook's largest number."""
+    for case in cases:
+        per_output: dict[str, float] = {}
+        worst: dict[str, object] = {}
+        first_bad = ""
+        model = NumericModel()
+        for number, (mine, theirs) in enumerate(
+            zip(truth(case, model), textbook(case), strict=True), 1
+        ):
+            for role, t in theirs.items():
+                scale = float(np.max(np.abs(t), initial=0.0))
+                found = ratio(mine[role].value, t, scale if scale else 1.0)
+                per_output[role] = max(per_output.get(role, 0.0), found.ratio)
+                if found.ratio > AGREEMENT and not first_bad:
+                    first_bad = role if case.steps == 1 else f"{role} after step {number}"
+                    worst = {
+                        "step": number,
+                        "role": role,
+                        "index": found.index,
+                        "x": found.x,
+                        "v": found.v,
+                    }
+        message = (
+            f"{first_bad}: the core computes {worst['x']!r} where the textbook has {worst['v']!r}"
+            if first_bad
+            else ""
+        )
+        name = "A0" + case.id[len(case.check) :] + f"#{case.check}"
+        value = max(per_output.values())
+        yield Result(
+            name, True, "relative", value, AGREEMENT, per_output, worst, first_bad, message
+        )
+
+
+def comparator() -> Audit:
+    """A4: feed the statistics known-right and known-wrong data."""
+    v = np.arange(1.0, 7.0).reshape(2, 3)
+    e = np.full(v.shape, 1e-3)
+    above = v.copy()
+    above[1, 2] += 2e-3
+    spoiled = v.copy()
+    spoiled[0, 0] = math.nan
+    bit = np.nextafter(v, math.inf)
+    right = {"equal": (v, e), "within": (v + 5e-4, e), "no bound": (v, 0 * e)}
+    wrong = {
+        "one element": (above, e),
+        "not a number": (spoiled, e),
+        "infinite": (np.full_like(v, math.inf), e),
+        "transposed": (np.ascontiguousarray(v.T).reshape(2, 3), e),
+        "another shape": (v.T, e),
+        "empty": (v[:0], e),
+        "missing": (None, e),
+        "one bit": (bit, 0 * e),
+    }
+    bad = [f"{name} fails" for name, (x, b) in right.items() if not ratio(x, v, b).ratio <= RATIO]
+    bad += [f"{name} passes" for name, (x, b) in wrong.items() if ratio(x, v, b).ratio <= RATIO]
+    if differing(v, v.copy()) > EXACT:
+        bad.append("equal arrays differ")
+    pairs = {"one element": above, "not a number": spoiled, "one bit": bit, "missing": None}
+    bad += [f"{name} is equal" for name, x in pairs.items() if differing(x, v) <= EXACT]
+    return Audit("A4", "the comparator passes what is right and fails what is wrong", tuple(bad))
+
+
+def collected(*, quick: bool = False) -> list[str]:
+    """Return the ids of all cases, in order."""
+    return [
+        case.id
+        for check in CHECKS.values()
+        for case in check.cases(check.id)
+        if not quick or case.quick
+    ]
+
+
+def listed() -> list[str]:
+    """Return the ids that the committed list says must pass."""
+    text = files("rootfree_conformance").joinpath("mustpass.txt").read_text()
+    return text.split()
+
+
+def lists() -> Audit:
+    """A5: the committed list of cases is the list that is collected."""
+    expected, found = listed(), collected()
+    bad = [f"{name} is listed and not collected" for name in sorted(set(expected) - set(found))]
+    bad += [f"{name} is collected and not listed" for name in sorted(set(found) - set(expected))]
+    return Audit("A5", "every case is on the must-pass list, and every listed case exists", tuple(bad))

@@ -1,0 +1,97 @@
+"""L6, precision policy: dtypes as declared, by name and by value; stochastic rounding, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rootfree.precision import ROLES
+from rootfree_textbook import round_stochastically
+
+from rootfree_conformance.cases.expand import PARAM, STEPS_BEFORE, Case, balanced
+from rootfree_conformance.cases.families import Corner
+from rootfree_conformance.checks.contract import Check, Result
+from rootfree_conformance.checks.l03_step import step_by_step
+from rootfree_conformance.checks.l05_state import counted
+from rootfree_conformance.judges.ratio import differing
+from rootfree_conformance.numeric import FORMATS, NumericModel, quantise
+from rootfree_conformance.port import Snapshot
+from rootfree_conformance.script import Answer, Load, Read, Script, Start, Step
+from rootfree_conformance.truth import Truth
+
+_SALT = 20240217
+_DECAY = {"precond_lr": 2.0**-10, "momentum": 0.75, "weight_decay": 0.0}
+_DECAYS = Corner("exact_decay", _DECAY, gradient="zero")
+_DECAY_STEPS = 30
+
+
+def _declared(case: Case, answers: Sequence[Answer], _model: NumericModel, _truth: Truth) -> Result:
+    """Compare stored dtypes with the policy; wide state must hold numbers that bf16 cannot."""
+    (after,) = answers
+    assert isinstance(after, Snapshot)
+    wrong = {"param": float(after.dtypes.get("param") != case.policy.dtype)}
+    for role in case.roles:
+        array = after.state[PARAM].get(role)
+        narrow = case.policy.state_dtype != "bfloat16" and (
+            array is None or not differing(array, quantise(array, FORMATS["bfloat16"]))
+        )
+        misnamed = after.dtypes.get(role) != case.policy.state_dtype
+        wrong[role] = float(misnamed or narrow)
+    return counted(case, wrong, f"stored as {after.dtypes}, not as the policy says")
+
+
+def _stochastic(check: str) -> Iterator[Case]:
+    for case in balanced(check):
+        if case.policy.rounding == "stochastic":
+            yield Case(check, case.method, _DECAYS, case.shape, case.policy, _DECAY_STEPS)
+
+
+def _decaying(case: Case) -> Script:
+    steps = [
+        call
+        for grad, hyper in zip(case.grads, case.hypers, strict=True)
+        for call in (Step({PARAM: grad}, hyper), Read())
+    ]
+    return [Start(case.spec, {PARAM: case.param}), Load(case.snapshot(_SALT)), *steps]
+
+
+def _published_bits(
+    case: Case, answers: Sequence[Answer], _model: NumericModel, _truth: Truth
+) -> Result:
+    """Replay the decay with the published hash.
+
+    Before rounding, a bfloat16 number times 1 - 2^-10 or 3/4 is exact in float32, so every port
+    rounds the same numbers and must store the same bits.
+    """
+    factor = {"statistic": 1 - case.corner.settings(case.method).get("decay", 1) * 2.0**-10}
+    if case.method.options.get("decay", 1) == 0:
+        factor["statistic"] = 1.0
+    wrong = dict.fromkeys(case.roles, 0.0)
+    current = {role: case.state[role] for role in case.roles}
+    for index, answer in enumerate(answers):
+        assert isinstance(answer, Snapshot)
+        for role in case.roles:
+            current[role] = round_stochastically(
+                current[role] * factor.get(role, 0.75),
+                role=ROLES[role],
+                count=STEPS_BEFORE + index,
+                salt=_SALT,
+            )
+            wrong[role] += differing(answer.state[PARAM].get(role), np.asarray(current[role]))
+    return counted(case, wrong, "stored bits are not the published hash's")
+
+
+DTYPES = Check(
+    "L6.1",
+    "parameters and state are stored in the dtypes that were asked for",
+    balanced,
+    step_by_step,
+    _declared,
+)
+ROUNDING = Check(
+    "L6.4",
+    "stochastic rounding gives the published bits, and bfloat16 state decays",
+    _stochastic,
+    _decaying,
+    _published_bits,
+)

@@ -1,0 +1,93 @@
+"""Floating-point formats, and the arithmetic that a port declares.
+
+All host-side numbers of the suite are float64, which holds every value of the narrower formats
+exactly; a format here says which float64 numbers are its own and how one is rounded into it.
+
+References:
+    Higham, Accuracy and Stability of Numerical Algorithms, 2002, chapter 2. The OpenCL 3.0
+    Specification, 7.4 (relative error as ulps), for log1p and expm1, which IEEE 754 leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Format:
+    """A binary floating-point format.
+
+    Attributes:
+        name: dtype name.
+        bits: significant bits, the hidden one included.
+        min_exponent: the smallest normal number is ``2**min_exponent``.
+        max_exponent: the largest power of two is ``2**max_exponent``.
+        stochastic: whether numbers are rounded into it stochastically; the error of one rounding
+            is then below the spacing, and not half of it.
+    """
+
+    name: str
+    bits: int
+    min_exponent: int
+    max_exponent: int
+    stochastic: bool = False
+
+    @property
+    def unit(self) -> float:
+        """Unit roundoff: the largest relative error of one rounding of a normal number."""
+        return 2.0 ** (1 - self.bits if self.stochastic else -self.bits)
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive normal number."""
+        return 2.0**self.min_exponent
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive number."""
+        return 2.0 ** (self.min_exponent - self.bits + 1)
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "float64": Format("float64", 53, -1022, 1023),
+    "float32": Format("float32", 24, -126, 127),
+    "bfloat16": Format("bfloat16", 8, -126, 127),
+    "float16": Format("float16", 11, -14, 15),
+}
+
+
+def quantise(x: Any, form: Format) -> NDArray[np.float64]:
+    """Round float64 numbers to the nearest of ``form``, of two equally near ones to the even one."""
+    x = np.asarray(x, dtype=np.float64)
+    if form.bits == FORMATS["float64"].bits:
+        return x
+    _, exponent = np.frexp(x)
+    last = np.maximum(exponent, form.min_exponent + 1) - form.bits
+    rounded = np.ldexp(np.rint(np.ldexp(x, -last)), last)
+    return np.where(np.abs(rounded) < 2.0 ** (form.max_exponent + 1), rounded, np.copysign(np.inf, x))
+
+
+@dataclass(frozen=True)
+class NumericModel:
+    """The arithmetic that a port declares for parameters of one dtype; IEEE 754 by default.
+
+    Attributes:
+        divide, sqrt: largest error of these, in ulps (1/2 is correct rounding).
+        log1p, expm1: the same; the defaults are OpenCL's full profile.
+        subnormals: whether results below the smallest normal number are kept or become zero.
+        write: ``"fused"`` if the step is added to the parameter in the working dtype and rounded
+            once; ``"returned"`` if it is rounded to the parameter's dtype and then added in it, as
+            where the framework adds it.
+    """
+
+    divide: float = 0.5
+    sqrt: float = 0.5
+    log1p: float = 2.0
+    expm1: float = 3.0
+    subnormals: Literal["kept", "flushed"] = "kept"
+    write: Literal["fused", "returned"] = "fused"

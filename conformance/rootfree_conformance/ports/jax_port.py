@@ -1,0 +1,151 @@
+"""JAX on the CPU, jitted, through the transformations that a user would make."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rootfree_jax
+from rootfree import method
+
+from rootfree_conformance.numeric import NumericModel
+from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec
+
+jax.config.update("jax_platforms", "cpu")
+_CPU = NumericModel(subnormals="flushed", write="returned")
+
+
+class Handle(NamedTuple):
+    """A run: parameters and optimizer state are trees of arrays."""
+
+    spec: Spec
+    params: dict[str, jax.Array]
+    state: Any
+
+
+class JaxPort:
+    """A black box around ``rootfree_jax``; float64 runs with 64-bit types enabled."""
+
+    name, device = "jax", "cpu"
+    dtypes: Mapping[str, NumericModel] = dict.fromkeys(("float64", "float32", "bfloat16"), _CPU)
+
+    def start(self, spec: Spec, params: HostArrays) -> Handle:
+        """Return parameters and fresh state."""
+        with _types(spec):
+            device = {k: jnp.asarray(v, dtype=spec.dtype) for k, v in params.items()}
+            return Handle(spec, device, _transformation(_key(spec), None).init(device))
+
+    def step(self, handle: Handle, grads: HostArrays, hyper: Mapping[str, float]) -> Handle:
+        """Take one jitted step."""
+        with _types(handle.spec):
+            device = {k: jnp.asarray(v, dtype=handle.spec.dtype) for k, v in grads.items()}
+            step = _compiled(_key(handle.spec))
+            return handle._replace(**step(handle.params, handle.state, device, dict(hyper)))
+
+    def read(self, handle: Handle) -> Snapshot:
+        """Return copies as float64."""
+        with _types(handle.spec):
+            parts = _parts(handle.state)
+            steps = max(int(part.count) for part in parts)
+            state: dict[str, dict[str, HostArray]] = {
+                name: {"step": np.asarray(float(steps))}
+                for name, param in handle.params.items()
+                if param.size
+            }
+            dtypes = {"param": str(p.dtype) for p in handle.params.values()}
+            for role, tree in _trees(parts):
+                for name, array in tree.items():
+                    if name in state and hasattr(array, "dtype"):
+                        state[name][role] = _host(array)
+                        dtypes[role] = str(array.dtype)
+            params = {name: _host(param) for name, param in handle.params.items()}
+            return Snapshot(params, state, steps, dtypes)
+
+    def load(self, handle: Handle, snapshot: Snapshot) -> Handle:
+        """Return a handle with the snapshot's arrays in place of its own."""
+
+        def replaced(part: Any) -> Any:
+            fields = {"count": jnp.asarray(snapshot.step, dtype=jnp.int32)}
+            for role, tree in _trees([part]):
+                fields[role] = {
+                    name: jnp.asarray(snapshot.state[name][role], dtype=old.dtype)
+                    if hasattr(old, "dtype")
+                    else old
+                    for name, old in tree.items()
+                }
+            return part._replace(**fields)
+
+        with _types(handle.spec):
+            old = handle.state
+            state = replaced(old) if hasattr(old, "_fields") else tuple(map(replaced, old))
+            params = {
+                k: jnp.asarray(v, dtype=handle.spec.dtype) for k, v in snapshot.params.items()
+            }
+            return handle._replace(params=params, state=state)
+
+    def proof(self) -> dict[str, str]:
+        """Say which JAX this is, and on what it runs."""
+        return {"jax": jax.__version__, "devices": str(jax.devices())}
+
+
+def _key(spec: Spec) -> tuple[Any, ...]:
+    options = tuple(sorted(spec.options.items()))
+    return spec.rule, options, spec.state_dtype, spec.rounding
+
+
+def _transformation(key: tuple[Any, ...], hyper: Mapping[str, Any] | None) -> Any:
+    rule, options, state_dtype, rounding = key
+    options = dict(options)
+    buffer = options.pop("momentum", True)
+    names = method(rule).hyper
+    given = {n: hyper[n] for n in names} if hyper else {"momentum": 0.5}
+    if not buffer:
+        given["momentum"] = 0.0
+    if "lr" in given:
+        given["learning_rate"] = given.pop("lr")
+    make = getattr(rootfree_jax, rule)
+    given.setdefault("learning_rate", 1.0)
+    return make(**given, **options, state_dtype=state_dtype, rounding=rounding)
+
+
+@lru_cache(maxsize=None)
+def _compiled(key: tuple[Any, ...]) -> Any:
+    def step(params: Any, state: Any, grads: Any, hyper: Any) -> dict[str, Any]:
+        transformation = _transformation(key, hyper)
+        updates, state = transformation.update(
+            grads, state, params, batch_size=hyper["curvature_scale"]
+        )
+        return {"params": optax.apply_updates(params, updates), "state": state}
+
+    return jax.jit(step)
+
+
+def _parts(state: Any) -> list[Any]:
+    """Return the states of the transformations that the optimizer is chained of."""
+    found = [state] if hasattr(state, "_fields") else list(state)
+    return [part for part in found if "count" in getattr(part, "_fields", ())]
+
+
+def _trees(parts: list[Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (role, tree)
+        for part in parts
+        for role, tree in part._asdict().items()
+        if isinstance(tree, dict)
+    ]
+
+
+def _types(spec: Spec) -> Any:
+    return jax.enable_x64(True) if spec.dtype == "float64" else nullcontext()
+
+
+def _host(array: jax.Array) -> HostArray:
+    wide = array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array
+    return np.array(wide, dtype=np.float64)
+
+
+port = JaxPort()

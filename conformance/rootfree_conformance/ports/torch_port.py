@@ -1,0 +1,100 @@
+"""PyTorch on the CPU, through the optimizers that a user would make."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import rootfree_torch
+import torch
+from rootfree import method
+
+from rootfree_conformance.numeric import NumericModel
+from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TorchPort:
+    """A black box around ``rootfree_torch``."""
+
+    name, device = "torch", "cpu"
+    dtypes: Mapping[str, NumericModel] = dict.fromkeys(DTYPES, NumericModel())
+
+    def start(self, spec: Spec, params: HostArrays) -> Any:
+        """Return an optimizer of named parameters."""
+        options = {k: v for k, v in spec.options.items() if k != "momentum"}
+        named = [
+            (name, torch.nn.Parameter(torch.tensor(host).to(DTYPES[spec.dtype])))
+            for name, host in params.items()
+        ]
+        cls = getattr(rootfree_torch, method(spec.rule).class_name)
+        return cls(
+            named,
+            momentum=0.5 if spec.options.get("momentum", True) else 0.0,
+            state_dtype=spec.state_dtype,
+            rounding=spec.rounding,
+            **options,
+        )
+
+    def step(self, handle: Any, grads: HostArrays, hyper: Mapping[str, float]) -> Any:
+        """Set gradients and hyper-parameters, and step."""
+        (group,) = handle.param_groups
+        for name, param in zip(group["param_names"], group["params"], strict=True):
+            grad = torch.tensor(grads[name]).to(param.dtype)
+            with torch.no_grad():
+                param.grad = None
+            if grad.shape != param.shape:  # torch itself refuses this assignment
+                raise ValueError(f"gradient of {name!r} has shape {tuple(grad.shape)}")
+            param.grad = grad
+        group.update({name: hyper[name] for name in method(group["rule"]).hyper})
+        handle.set_batch_size(hyper["curvature_scale"])
+        handle.step()
+        return handle
+
+    def read(self, handle: Any) -> Snapshot:
+        """Return copies as float64."""
+        (group,) = handle.param_groups
+        named = dict(zip(group["param_names"], group["params"], strict=True))
+        state = {name: dict(handle.state[p]) for name, p in named.items() if p in handle.state}
+        dtypes = {"param": _name(p.dtype) for p in named.values()}
+        for roles in state.values():
+            dtypes |= {role: _name(array.dtype) for role, array in roles.items()}
+        host = {name: {r: _host(a) for r, a in roles.items()} for name, roles in state.items()}
+        steps = [int(roles["step"]) for roles in host.values() if "step" in roles]
+        params = {name: _host(p) for name, p in named.items()}
+        return Snapshot(params, host, max(steps, default=0), dtypes)
+
+    def load(self, handle: Any, snapshot: Snapshot) -> Any:
+        """Write the parameters, and load the state as a state dict."""
+        (group,) = handle.param_groups
+        handle.init_state()
+        saved = handle.state_dict()
+        for index, (name, param) in enumerate(
+            zip(group["param_names"], group["params"], strict=True)
+        ):
+            with torch.no_grad():
+                param.copy_(torch.tensor(snapshot.params[name]))
+            if index in saved["state"]:
+                roles = snapshot.state[name]
+                saved["state"][index] = {
+                    role: torch.tensor(roles[role]).to(old.dtype)
+                    for role, old in saved["state"][index].items()
+                }
+        handle.load_state_dict(saved)
+        return handle
+
+    def proof(self) -> dict[str, str]:
+        """Say which torch this is."""
+        return {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def _host(tensor: torch.Tensor) -> HostArray:
+    return np.array(tensor.detach().to(torch.float64).cpu().numpy())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+torch.set_num_threads(1)
+port = TorchPort()
