@@ -176,7 +176,7 @@ class Optimizer:
             rootfree.check_hyper(name, value, decay=decay)
 
     def _hyper(self, batch_size: Any) -> Hyper:
-        terms = batch_size() if callable(batch_size) else batch_size
+        terms: Any = batch_size() if callable(batch_size) else batch_size
         self._check({**self.hyper, "batch_size": terms})
         scale = rootfree.curvature_scale(terms, self._loss_reduction)
         hyper: dict[str, Any] = {**self.hyper, "curvature_scale": scale}

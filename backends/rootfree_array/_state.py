@@ -74,4 +74,4 @@ def restored(template: State, saved: Mapping[str, Any], name: str) -> Any:
             )
         xp = array_api_compat.array_namespace(like)
         new[role] = stack(xp.asarray(came, copy=True))
-    return template._replace(**new)
+    return template._replace(**new)  # type: ignore[attr-defined]  # a NamedTuple

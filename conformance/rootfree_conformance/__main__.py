@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,8 +29,9 @@ examples:
   python -m rootfree_conformance list                       the must-pass list
   python -m rootfree_conformance teeth                      plant faults, see them found
 
-exit codes: 0 every requested backend is CONFORMANT; 1 one is NON-CONFORMANT; 2 an audit of the suite
-failed; 3 a required backend is INCOMPLETE or NOT RUN; 4 nothing was executed; 64 wrong command line
+exit codes: 0 every requested backend is CONFORMANT; 1 one is NON-CONFORMANT; 2 an audit of the
+suite failed; 3 a required backend is INCOMPLETE or NOT RUN; 4 nothing was executed; 64 wrong
+command line
 """
 
 
@@ -114,7 +115,7 @@ def _report_path(options: argparse.Namespace) -> Path | None:
     return path
 
 
-def _names(known: Sequence[str]) -> object:
+def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = [name for name in text.split(",") if name]
         unknown = [name for name in names if name not in known]

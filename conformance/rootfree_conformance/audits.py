@@ -1,7 +1,7 @@
 """The suite examines itself before it judges anyone: derivations, comparator, lists.
 
-A0 also judges the core, which is the first subject of the suite: where it differs from the textbook
-in float64, the core is NON-CONFORMANT, and ports are not judged on the cases of that rule. A4 and A5
+A0 judges the core, which is the first subject of the suite: where it differs from the textbook in
+float64, the core is NON-CONFORMANT, and ports are not judged on the cases of that rule. A4 and A5
 concern the suite alone; if one of them fails, nobody is judged.
 """
 
@@ -59,7 +59,7 @@ def agreement(cases: Iterable[Case], truth: Truth) -> Iterator[Result]:
                     worst = {
                         "step": number,
                         "role": role,
-                        "index": found.index,
+                        "index": found.at,
                         "x": found.x,
                         "v": found.v,
                     }
@@ -125,4 +125,4 @@ def lists() -> Audit:
     expected, found = listed(), collected()
     bad = [f"{name} is listed and not collected" for name in sorted(set(expected) - set(found))]
     bad += [f"{name} is collected and not listed" for name in sorted(set(found) - set(expected))]
-    return Audit("A5", "every case is on the must-pass list, and every listed case exists", tuple(bad))
+    return Audit("A5", "the must-pass list holds every case, and no other", tuple(bad))

@@ -61,15 +61,16 @@ FORMATS: Final[Mapping[str, Format]] = {
 }
 
 
-def quantise(x: Any, form: Format) -> NDArray[np.float64]:
-    """Round float64 numbers to the nearest of ``form``, of two equally near ones to the even one."""
-    x = np.asarray(x, dtype=np.float64)
+def quantise(values: Any, form: Format) -> NDArray[np.float64]:
+    """Round float64 numbers to the nearest of ``form``, ties to the even one."""
+    x: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     if form.bits == FORMATS["float64"].bits:
         return x
     _, exponent = np.frexp(x)
     last = np.maximum(exponent, form.min_exponent + 1) - form.bits
     rounded = np.ldexp(np.rint(np.ldexp(x, -last)), last)
-    return np.where(np.abs(rounded) < 2.0 ** (form.max_exponent + 1), rounded, np.copysign(np.inf, x))
+    within = np.abs(rounded) < 2.0 ** (form.max_exponent + 1)
+    return np.asarray(np.where(within, rounded, np.copysign(np.inf, x)))
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,16 @@ class Snapshot(NamedTuple):
     dtypes: dict[str, str]  # role -> dtype name as stored; "param" for the parameters
 
 
+def start_hyper(spec: Spec) -> dict[str, float]:
+    """Return hyper-parameters to make an optimizer with, before the first step sets its own.
+
+    A momentum of 0 asks for no buffer; 1/2 is in everyone's range.
+    """
+    reads = rootfree.method(spec.rule).hyper
+    given = {name: 0.5 for name in ("precond_lr", "momentum") if name in reads}
+    return given if spec.options.get("momentum", True) else {**given, "momentum": 0.0}
+
+
 class Port(Protocol):
     """A backend as the suite sees it. Host arrays hold values of the case's dtype exactly.
 
@@ -124,7 +134,7 @@ class NamespacePort:
         options = {k: v for k, v in spec.options.items() if k != "momentum"}
         return getattr(adapter, preset.class_name)(
             {name: self.to_device(host, spec.dtype) for name, host in params.items()},
-            momentum=0.5 if spec.options.get("momentum", True) else 0.0,
+            **start_hyper(spec),
             platform=self.platform,
             state_dtype=spec.state_dtype,
             rounding=spec.rounding,
@@ -146,7 +156,7 @@ class NamespacePort:
         """Return host copies."""
         name_of = self.platform.dtype_name
         state = handle.state
-        dtypes = {"param": name_of(param.dtype) for param in handle.params.values()}
+        dtypes = {"param": name_of(next(iter(handle.params.values())).dtype)}
         for roles in state.values():
             dtypes |= {role: name_of(array.dtype).split(".")[-1] for role, array in roles.items()}
         host = {name: {r: self._host(a) for r, a in roles.items()} for name, roles in state.items()}

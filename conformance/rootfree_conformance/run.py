@@ -164,7 +164,9 @@ def _port(
         if len(subject.results) < len(pairs):
             subject.reason = worker.absence
         elif disputed:
-            subject.reason = f"not judged on {', '.join(sorted(disputed))}: core and textbook differ"
+            subject.reason = (
+                f"not judged on {', '.join(sorted(disputed))}: core and textbook differ"
+            )
         subject.verdict = verdict(subject.results, [case.id for _, case in claimed])
     finally:
         worker.close()

@@ -76,16 +76,16 @@ def run(port: Port, script: Script) -> Outcome:
                 case Load(snapshot):
                     handle = port.load(handle, snapshot)
                 case Reload(read):
-                    snapshot = answers[read]
-                    assert isinstance(snapshot, Snapshot)
-                    handle = port.load(handle, snapshot)
+                    earlier = answers[read]
+                    assert isinstance(earlier, Snapshot)
+                    handle = port.load(handle, earlier)
                 case Step(grads, hyper):
                     handle = port.step(handle, grads, hyper)
                 case Read():
                     answers.append(port.read(handle))
                 case Refuse(grads, hyper):
                     answers.append(_refusal(port, handle, call))
-        except Exception as error:  # noqa: BLE001  # whatever a port raises is its result
+        except Exception as error:  # whatever a port raises is its result
             return Outcome(answers, f"{type(error).__name__} in {type(call).__name__}: {error}")
     return Outcome(answers, None)
 
@@ -93,6 +93,6 @@ def run(port: Port, script: Script) -> Outcome:
 def _refusal(port: Port, handle: Handle, call: Refuse) -> Refusal:
     try:
         port.step(handle, call.grads, call.hyper)
-    except Exception as error:  # noqa: BLE001  # judged by its classes
+    except Exception as error:  # judged by its classes
         return Refusal(tuple(c.__name__ for c in type(error).__mro__), str(error))
     return Refusal((), "")

@@ -73,9 +73,7 @@ def bounds(case: Case, model: NumericModel) -> list[Step]:
         move, state = rootfree.update(rule, g, state, param, hyper)
         param = _written(param, move, model)
         arrays = {role: getattr(state, role) for role in case.roles} | {"param": param}
-        steps.append(
-            {name: Bounded(a.value[0], a.error[0] * factor) for name, a in arrays.items()}
-        )
+        steps.append({name: Bounded(a.value[0], a.error[0] * factor) for name, a in arrays.items()})
     return steps
 
 

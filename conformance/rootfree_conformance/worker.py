@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from threading import Thread
@@ -56,8 +57,8 @@ class Worker:
             self._receive_identity(self._link)
 
     def _accept(self, listener: Listener) -> Connection[Any, Any] | None:
-        """Wait for the child to call; a child that dies first is an absence, not a wait for ever."""
-        found: list[Connection[Any, Any]] = []
+        """Wait for the child to call, but not for one that has died."""
+        found: list[Any] = []
         thread = Thread(target=lambda: found.append(listener.accept()), daemon=True)
         thread.start()
         for _ in range(_START_SECONDS * 10):
@@ -68,10 +69,8 @@ class Worker:
         return found[0] if found else None
 
     def _receive_identity(self, link: Connection[Any, Any]) -> None:
-        try:
+        with suppress(EOFError):  # then absence says that it ended
             self.info, self.absence = link.recv()
-        except EOFError:
-            pass  # absence says that it ended
 
     def run(self, scripts: Iterable[Script]) -> Iterator[Outcome]:
         """Yield the outcome of each script in turn, and end early if the process dies."""
@@ -81,11 +80,9 @@ class Worker:
         listed = list(scripts)
 
         def send() -> None:
-            try:
+            with suppress(OSError):  # the receiving side notices that the process has died
                 for one in listed:
                     link.send(one)
-            except OSError:
-                pass  # the receiving side notices that the process has died
 
         sender = Thread(target=send, daemon=True)
         sender.start()
@@ -109,10 +106,10 @@ def main(address: str, ref: str) -> None:
         warnings.simplefilter("ignore", StalledStateWarning)  # such cases are wanted here
         try:
             port = discovery.load(ref)
-        except Exception as error:  # noqa: BLE001  # any failure to load is an absence with a reason
+        except Exception as error:  # any failure to load is an absence with a reason
             link.send((None, f"{type(error).__name__}: {error}"))
             return
-        proof = getattr(port, "proof", dict)()
+        proof: Mapping[str, Any] = getattr(port, "proof", dict)()
         info = {"name": port.name, "device": port.device, "dtypes": dict(port.dtypes)}
         kind = "white" if hasattr(port, "xp") else "black"
         link.send(({**info, "proof": dict(proof), "kind": kind}, ""))

@@ -172,8 +172,6 @@ class State(Protocol):
         """Heavy-ball buffer, ``(n, *shape)``; ``None`` without heavy ball."""
         ...
 
-    def _replace(self, **fields: Any) -> Any: ...
-
 
 S = TypeVar("S", bound=State)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rootfree._typing import Array, Hyper, Rule, S
 from rootfree.curvature import DiagonalCurvature
 from rootfree.descent import descend
@@ -49,4 +51,5 @@ def update(
         momentum = store(
             momentum, rule.precision, role="momentum", step=state.step, salt=state.salt
         )
-    return step, state._replace(step=state.step + 1, momentum=momentum)
+    new: Any = state  # a NamedTuple, see State
+    return step, new._replace(step=state.step + 1, momentum=momentum)

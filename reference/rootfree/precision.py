@@ -129,7 +129,8 @@ def round_stochastically(x: Array, dtype: DType, *, role: int, count: Array, sal
     infinity = xp.full_like(x, math.inf)
     # NOTE: nextafter gives float32's spacing; bfloat16 keeps 16 bits fewer, hence 2^16 times that.
     spacing = (xp.nextafter(magnitude, infinity) - magnitude) * 65536.0
-    usable = (spacing > 0) & xp.isfinite(spacing)  # not where a device flushes it, or it overflows
+    # NOTE: below 2^-103 a device that flushes subnormals loses the spacing; above, it can overflow.
+    usable = (magnitude > _NO_SPACING) & xp.isfinite(spacing)
     spacing = xp.where(usable, spacing, xp.ones_like(x))
     units = magnitude / spacing
     below = xp.floor(units)
@@ -162,6 +163,7 @@ def _shift_right(x: Array, bits: int, *, xp: Namespace) -> Array:
     return xp.bitwise_and(xp.bitwise_right_shift(x, bits), 2 ** (32 - bits) - 1)
 
 
+_NO_SPACING: Final = 2.0**-103 * (1 - 2.0**-24)  # the float32 number before 2^-103
 _C1: Final = 0x9E3779B9
 _C2: Final = 0x7F4A7C15
 

@@ -107,6 +107,11 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
     hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
     for name, value in hyper.items():
         check_hyper(name, value, decay=decay)
+    if method.fixed.get("bias_correction") and _is_zero(hyper["precond_lr"]):
+        raise ValueError(
+            f"`precond_lr` of {method.title} must be > 0, got 0: its bias correction divides by "
+            "the weight of the gradients seen so far"
+        )
     batch_size = given.get("batch_size", 1)
     if not callable(batch_size):
         check_hyper("batch_size", batch_size)
@@ -158,6 +163,10 @@ _CHOICES: Final = {
     "loss_reduction": ("mean", "sum"),
     "rounding": ("nearest", "stochastic"),
 }
+
+
+def _is_zero(value: object) -> bool:
+    return isinstance(value, int | float) and value == 0
 
 
 def _static(method: Method) -> dict[str, Any]:

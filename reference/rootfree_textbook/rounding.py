@@ -27,6 +27,7 @@ LOW_16: Final = 0x0000FFFF
 HIGH_16: Final = 0xFFFF0000
 C1: Final = 0x9E3779B9
 C2: Final = 0x7F4A7C15
+SMALLEST_SPACED: Final = 2.0**-103
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 
@@ -72,21 +73,22 @@ def round_stochastically(x: Array, *, role: int, count: int, salt: int) -> Array
         salt: the parameter's own key, any integer.
 
     Returns:
-        bfloat16 values, shape of `x`. Where there is no spacing, at the largest float32, infinities
-        and NaN, they are rounded to nearest.
+        bfloat16 values, shape of `x`. Below 2^-103, and where there is no spacing (at the largest
+        float32, infinities and NaN), they are rounded to nearest.
 
     Example:
         >>> round_stochastically(np.full(4, 1 + 2**-8), role=2, count=1, salt=0)
         array([1.0078125, 1.       , 1.       , 1.       ])
     """
     # NOTE: hardware that flushes subnormal numbers to zero loses the spacing of magnitudes below
-    # 2^-103 and rounds those to nearest. Nothing is lost here: they are rounded as all others are.
+    # 2^-103. They are rounded to nearest everywhere, so that the bits do not depend on it.
     key = _fmix(salt + role * C1)
     drawn = []
     for entry, bits in enumerate(_bit_patterns(x)):
         k = _fmix(entry * C1 + count * C2 + key) & LOW_16
         drawn.append((bits + LOW_16 - k) & HIGH_16)
-    spaced = np.abs(x.astype(np.float32)) < FLOAT32_MAX
+    magnitude = np.abs(x.astype(np.float32))
+    spaced = (magnitude >= SMALLEST_SPACED) & (magnitude < FLOAT32_MAX)
     return np.where(spaced, _values(drawn, x.shape), round_to_bfloat16(x))
 
 

@@ -120,14 +120,9 @@ class Corner:
         """
         if self.hyper is None and not method.hyper["momentum"]:
             return {**self.options, "momentum": False}
-        other = {
-            "decay": lambda default: 1 - default,
-            "weight_decay_mode": lambda default: (
-                "decoupled" if default == "coupled" else "coupled"
-            ),
-        }
+        other: Mapping[Any, Any] = {0: 1, 1: 0, "coupled": "decoupled", "decoupled": "coupled"}
         return {
-            name: other[name](method.options[name]) if value == "other" else value
+            name: other[method.options[name]] if value == "other" else value
             for name, value in self.options.items()
         }
 

@@ -31,7 +31,7 @@ def within_bound(
 ) -> Result:
     """Judge every parameter and state array after every step by error over bound."""
     per_output: dict[str, float] = {}
-    largest: tuple[int, str, Worst] | None = None
+    largest: tuple[int, str, Worst, int] | None = None
     first_bad = ""
     for number, (answer, expected) in enumerate(zip(answers, truth(case, model), strict=True), 1):
         assert isinstance(answer, Snapshot)
@@ -44,20 +44,18 @@ def within_bound(
             if found.ratio > RATIO and not first_bad:
                 first_bad = role if case.steps == 1 else f"{role} after step {number}"
             if largest is None or found.ratio > largest[2].ratio:
-                largest = (number, role, found)
+                largest = (number, role, found, v.size)
     assert largest is not None
-    number, role, found = largest
+    number, role, found, size = largest
     message = (
-        f"R = {found.ratio:.3g} at {role}{list(found.index)}: got {found.x!r}, expected "
-        f"{found.v!r} +- {found.e:.3g}; {found.above} of {expected[role].value.size} elements "
+        f"R = {found.ratio:.3g} at {role}{list(found.at)}: got {found.x!r}, expected "
+        f"{found.v!r} +- {found.e:.3g}; {found.above} of {size} elements "
         "above 1"
         if first_bad
         else ""
     )
     worst = {"step": number, "role": role, **found._asdict()}
-    return Result(
-        case.id, True, "R", found.ratio, RATIO, per_output, worst, first_bad, message
-    )
+    return Result(case.id, True, "R", found.ratio, RATIO, per_output, worst, first_bad, message)
 
 
 BOUND = Check(

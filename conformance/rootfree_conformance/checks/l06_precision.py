@@ -1,4 +1,4 @@
-"""L6, precision policy: dtypes as declared, by name and by value; stochastic rounding, bit by bit."""
+"""L6, precision policy: dtypes as declared, by name and by value; stochastic rounding by bits."""
 
 from __future__ import annotations
 

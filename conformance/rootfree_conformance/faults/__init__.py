@@ -1,0 +1,1 @@
+"""Seeded faults: what they break, and how a broken copy is made."""

@@ -1,7 +1,7 @@
 """Seeded faults, as data: a text in a file, what replaces it, and the check that must find it.
 
-The text must occur exactly once in its file: faults follow the code, or ``teeth`` fails. Numbers are
-never reused.
+The text must occur exactly once in its file: faults follow the code, or ``teeth`` fails. Numbers
+are never reused.
 """
 
 from __future__ import annotations
@@ -48,8 +48,20 @@ FAULTS: Final = (
         "M12",
         "the textbook forgets the weight of the new curvature in RF-RMSProp",
         "rootfree_textbook/diagonal.py",
-        "",
-        "",
+        """    s = (1 - precond_lr * decay) * state["statistic"] + precond_lr * fisher
+    direction = grad / np.maximum(s + damping, TINY)
+    new = {**state, "statistic": np.asarray(s), "step": state["step"] + 1}
+    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
+
+
+def rf_adamw(""",
+        """    s = (1 - precond_lr * decay) * state["statistic"] + fisher
+    direction = grad / np.maximum(s + damping, TINY)
+    new = {**state, "statistic": np.asarray(s), "step": state["step"] + 1}
+    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
+
+
+def rf_adamw(""",
         "A0",
         "suite",
         ("rf_rmsprop",),
@@ -185,18 +197,10 @@ FAULTS: Final = (
         "M39",
         "state kept in bfloat16 though the policy says float32",
         "rootfree_array/_precision.py",
-        "state=self.state,",
-        "",
+        "state_dtype=dtypes[self.state],",
+        "state_dtype=dtypes['bfloat16'],",
         "L6.1",
         policies=("bfloat16",),
-    ),
-    Fault(
-        "M41",
-        "a NumPy scalar among the hyper-parameters widens float32",
-        _PRECISION,
-        "return float(value) if isinstance(value, Real) else",
-        "return __import__('numpy').float64(value) if isinstance(value, Real) else",
-        "L6.1",
     ),
     Fault(
         "M43",
@@ -222,8 +226,8 @@ FAULTS: Final = (
         "M52",
         "torch forgets the momentum buffer when it loads",
         "rootfree_torch/_state.py",
-        "",
-        "",
+        "for role, value in saved.items()}\n\n\ndef _placed(",
+        'for role, value in saved.items() if role != "momentum"}\n\n\ndef _placed(',
         "L5.1",
         "torch",
         rules=("rf_rmsprop",),
@@ -268,7 +272,7 @@ FAULTS: Final = (
         "bias correction counts from zero",
         _DIAGONAL,
         "t = per_member(cast(step, like.dtype), like) + 1",
-        "t = per_member(cast(step, like.dtype), like) + 0 * step[0]",
+        "t = per_member(cast(step, like.dtype), like) + 0",
         "L3.2",
         rules=("adamw",),
     ),
@@ -303,8 +307,17 @@ FAULTS: Final = (
         "M82",
         "the direction is made with the statistic of the step before",
         _UPDATE,
-        "rule.direction(grad, state, hyper),",
-        "rule.direction(grad, before, hyper),",
+        """    if observe:
+        state = rule.observe(grad, state, hyper, curvature)
+    momentum = None if state.momentum is None else cast(state.momentum, dtype)
+    step, momentum = descend(
+        rule.direction(grad, state, hyper),""",
+        """    before = state
+    if observe:
+        state = rule.observe(grad, state, hyper, curvature)
+    momentum = None if state.momentum is None else cast(state.momentum, dtype)
+    step, momentum = descend(
+        rule.direction(grad, before, hyper),""",
         "L3.2",
         rules=("rf_rmsprop",),
     ),
@@ -328,10 +341,10 @@ FAULTS: Final = (
     ),
     Fault(
         "M85",
-        "JAX reads the learning rate once, when the transformation is made",
+        "JAX keeps the learning rate of the first step",
         "rootfree_jax/_stages.py",
-        "",
-        "",
+        "lr=rate(state.count) if callable(rate) else rate",
+        "lr=0.45",
         "L4.0",
         "jax",
         rules=("sgd",),

@@ -1,0 +1,1 @@
+"""The statistics that compare a port with the truth."""

@@ -18,7 +18,7 @@ class Worst(NamedTuple):
     """The largest ratio of an array, and where: port's value, truth and bound there."""
 
     ratio: float
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     x: float
     v: float
     e: float

@@ -1,0 +1,1 @@
+"""Array namespaces that the core runs on to learn about itself."""

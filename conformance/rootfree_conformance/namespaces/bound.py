@@ -59,7 +59,9 @@ class BoundArray:
         """There is one."""
         return "cpu"
 
-    def __array_namespace__(self, *, api_version: str | None = None) -> BoundNamespace:  # noqa: PLW3201  # the standard's
+    def __array_namespace__(
+        self, *, api_version: str | None = None
+    ) -> BoundNamespace:  # the standard's
         return self.xp
 
     def _lift(self, other: Any) -> BoundArray:
@@ -110,9 +112,7 @@ class BoundArray:
         with np.errstate(all="ignore"):
             value = self.value / other.value
             room = np.abs(other.value) - other.error
-            error = np.where(
-                room > 0, (self.error + np.abs(value) * other.error) / room, math.inf
-            )
+            error = np.where(room > 0, (self.error + np.abs(value) * other.error) / room, math.inf)
         return self.xp.rounded(value, error, self.dtype, ulps=self.xp.model.divide, exact=False)
 
     def __rtruediv__(self, other: Any) -> BoundArray:
@@ -151,7 +151,6 @@ class BoundNamespace:
 
     __name__ = "rootfree_conformance.namespaces.bound"
     int32 = INT32
-    bool = BOOL
 
     def __init__(self, model: NumericModel) -> None:
         self.model = model
@@ -187,7 +186,9 @@ class BoundNamespace:
         free = exact & held & (np.asarray(error) == 0)
         return BoundArray(value, np.where(free, 0.0, error + cost), dtype, self)
 
-    def astype(self, x: BoundArray, dtype: Format | Kind, /, *, copy: bool = True) -> BoundArray:  # noqa: ARG002  # the standard's
+    def astype(
+        self, x: BoundArray, dtype: Format | Kind, /, *, copy: bool = True
+    ) -> BoundArray:  # the standard's
         """Round to a narrower format; widening costs nothing."""
         if isinstance(dtype, Kind):
             return BoundArray(x.value.astype(np.int64), 0.0, dtype, self)
@@ -208,9 +209,7 @@ class BoundNamespace:
 
     def maximum(self, x: BoundArray, y: BoundArray, /) -> BoundArray:
         """Rounds nothing."""
-        return BoundArray(
-            np.maximum(x.value, y.value), np.maximum(x.error, y.error), x.dtype, self
-        )
+        return BoundArray(np.maximum(x.value, y.value), np.maximum(x.error, y.error), x.dtype, self)
 
     def abs(self, x: BoundArray, /) -> BoundArray:
         """Rounds nothing."""
@@ -239,12 +238,10 @@ class BoundNamespace:
 
     def reshape(self, x: BoundArray, shape: tuple[int, ...], /) -> BoundArray:
         """The bound moves along."""
-        return BoundArray(
-            np.reshape(x.value, shape), np.reshape(x.error, shape), x.dtype, self
-        )
+        return BoundArray(np.reshape(x.value, shape), np.reshape(x.error, shape), x.dtype, self)
 
     def full(
-        self, shape: tuple[int, ...], value: float, *, dtype: Any, device: Any = None  # noqa: ARG002
+        self, shape: tuple[int, ...], value: float, *, dtype: Any, device: Any = None
     ) -> BoundArray:
         """Return an array of one number, rounded to its format."""
         kind = np.int64 if dtype == INT32 else np.float64

@@ -1,0 +1,1 @@
+"""The built-in ports, written through the same door as anyone else's."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,9 @@ import rootfree_jax
 from rootfree import method
 
 from rootfree_conformance.numeric import NumericModel
-from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec
+from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, start_hyper
 
-jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax's own
 _CPU = NumericModel(subnormals="flushed", write="returned")
 
 
@@ -37,7 +37,8 @@ class JaxPort:
         """Return parameters and fresh state."""
         with _types(spec):
             device = {k: jnp.asarray(v, dtype=spec.dtype) for k, v in params.items()}
-            return Handle(spec, device, _transformation(_key(spec), None).init(device))
+            transformation = _transformation(_key(spec), {"lr": 1.0, **start_hyper(spec)})
+            return Handle(spec, device, transformation.init(device))
 
     def step(self, handle: Handle, grads: HostArrays, hyper: Mapping[str, float]) -> Handle:
         """Take one jitted step."""
@@ -56,7 +57,7 @@ class JaxPort:
                 for name, param in handle.params.items()
                 if param.size
             }
-            dtypes = {"param": str(p.dtype) for p in handle.params.values()}
+            dtypes = {"param": str(next(iter(handle.params.values())).dtype)}
             for role, tree in _trees(parts):
                 for name, array in tree.items():
                     if name in state and hasattr(array, "dtype"):
@@ -69,7 +70,7 @@ class JaxPort:
         """Return a handle with the snapshot's arrays in place of its own."""
 
         def replaced(part: Any) -> Any:
-            fields = {"count": jnp.asarray(snapshot.step, dtype=jnp.int32)}
+            fields: dict[str, Any] = {"count": jnp.asarray(snapshot.step, dtype=jnp.int32)}
             for role, tree in _trees([part]):
                 fields[role] = {
                     name: jnp.asarray(snapshot.state[name][role], dtype=old.dtype)
@@ -97,22 +98,19 @@ def _key(spec: Spec) -> tuple[Any, ...]:
     return spec.rule, options, spec.state_dtype, spec.rounding
 
 
-def _transformation(key: tuple[Any, ...], hyper: Mapping[str, Any] | None) -> Any:
+def _transformation(key: tuple[Any, ...], hyper: Mapping[str, Any]) -> Any:
     rule, options, state_dtype, rounding = key
     options = dict(options)
     buffer = options.pop("momentum", True)
-    names = method(rule).hyper
-    given = {n: hyper[n] for n in names} if hyper else {"momentum": 0.5}
+    given = {name: hyper[name] for name in method(rule).hyper if name in hyper}
+    given["learning_rate"] = given.pop("lr")
     if not buffer:
         given["momentum"] = 0.0
-    if "lr" in given:
-        given["learning_rate"] = given.pop("lr")
     make = getattr(rootfree_jax, rule)
-    given.setdefault("learning_rate", 1.0)
     return make(**given, **options, state_dtype=state_dtype, rounding=rounding)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(key: tuple[Any, ...]) -> Any:
     def step(params: Any, state: Any, grads: Any, hyper: Any) -> dict[str, Any]:
         transformation = _transformation(key, hyper)

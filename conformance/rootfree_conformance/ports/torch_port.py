@@ -9,7 +9,7 @@ import torch
 from rootfree import method
 
 from rootfree_conformance.numeric import NumericModel
-from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec
+from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, start_hyper
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -30,7 +30,7 @@ class TorchPort:
         cls = getattr(rootfree_torch, method(spec.rule).class_name)
         return cls(
             named,
-            momentum=0.5 if spec.options.get("momentum", True) else 0.0,
+            **start_hyper(spec),
             state_dtype=spec.state_dtype,
             rounding=spec.rounding,
             **options,
@@ -56,7 +56,7 @@ class TorchPort:
         (group,) = handle.param_groups
         named = dict(zip(group["param_names"], group["params"], strict=True))
         state = {name: dict(handle.state[p]) for name, p in named.items() if p in handle.state}
-        dtypes = {"param": _name(p.dtype) for p in named.values()}
+        dtypes = {"param": _name(group["params"][0].dtype)}
         for roles in state.values():
             dtypes |= {role: _name(array.dtype) for role, array in roles.items()}
         host = {name: {r: _host(a) for r, a in roles.items()} for name, roles in state.items()}

@@ -85,7 +85,7 @@ def _port(subject: Subject) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)
