@@ -42,7 +42,7 @@ def literal(x, role, count, salt):
         r = k.astype(np.float32) * np.float32(2.0**-16)
         a = np.abs(x)
         ulp16 = (np.nextafter(a, inf) - a) * np.float32(65536)
-        ok = (ulp16 > 0) & np.isfinite(ulp16)
+        ok = (a >= np.float32(2.0**-103)) & np.isfinite(ulp16)
         ulp16 = np.where(ok, ulp16, np.float32(1))
         q = a / ulp16
         lo = np.floor(q)

@@ -1,0 +1,122 @@
+"""Pytrees taken apart into named leaves, and leaves as the stacks of one that the rules take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import rootfree
+
+from rootfree_jax._precision import as_array
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A pytree taken apart. Absent leaves, ``None`` and optax's masked nodes, keep their places."""
+
+    kind: str  # what they are, for errors: "parameter", "gradient"
+    names: tuple[str, ...]  # key paths, "layer.w"
+    arrays: Sequence[Any]  # JAX arrays, or what is absent as it came
+    treedef: Any
+
+    @classmethod
+    def of(cls, tree: Any, kind: str) -> Leaves:
+        """Take a pytree apart.
+
+        Raises:
+            TypeError: if a leaf is not an array; the message names it.
+        """
+        flat, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_absent)
+        names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat)
+        leaves = zip(names, (leaf for _, leaf in flat), strict=True)
+        arrays = [x if is_absent(x) else as_array(x, f"{kind} {name!r}") for name, x in leaves]
+        return cls(kind, names, arrays, treedef)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Iterate over names and arrays."""
+        return zip(self.names, self.arrays, strict=True)
+
+    def parallel(self, tree: Any, kind: str) -> Sequence[Any]:
+        """Return the leaves of another tree, in this one's order.
+
+        Raises:
+            ValueError: if it is built in another way; the message names the first leaf that only
+                one of the two has.
+        """
+        other = Leaves.of(tree, kind)
+        if other.treedef != self.treedef:
+            raise ValueError(_difference(self, other))
+        return other.arrays
+
+    def tree(self, leaves: Sequence[Any]) -> Any:
+        """Return a tree like the one taken apart, with other leaves."""
+        return self.treedef.unflatten(leaves)
+
+
+def is_absent(leaf: object) -> bool:
+    """Return whether a leaf stands for nothing: ``None``, or what optax masks out."""
+    return leaf is None or isinstance(leaf, optax.MaskedNode)
+
+
+def takes_part(leaf: Any) -> bool:
+    """Return whether a leaf is there and has elements; one that has none gets no state."""
+    return not is_absent(leaf) and 0 not in leaf.shape
+
+
+def stack(leaf: Any) -> Any:
+    """Return an array as a stack of one, ``(1, *shape)``; what is absent as ``None``."""
+    return None if is_absent(leaf) else jnp.expand_dims(leaf, 0)
+
+
+def unstack(array: Any) -> Any:
+    """Return the only member of a stack of one; ``None`` as `optax.MaskedNode()`."""
+    return optax.MaskedNode() if array is None else jnp.squeeze(array, 0)
+
+
+def check_gradients(grads: Leaves, params: Sequence[Any], *, same_dtype: bool) -> None:
+    """Check that gradients fit their parameters. A gradient that is absent fits any.
+
+    Raises:
+        ValueError: for a shape, or a dtype unless ``same_dtype`` is false, that is not the
+            parameter's, and for a gradient without parameter; the message names the leaf.
+    """
+    for (name, grad), param in zip(grads, params, strict=True):
+        if is_absent(grad):
+            continue
+        if is_absent(param):
+            raise ValueError(f"there is a gradient {name!r} but no parameter of that name")
+        # A traced array has no device yet, so that of an array is JAX's to check.
+        rootfree.check_gradient(name, grad, param, kinds=("dtype",) if same_dtype else ())
+
+
+def check_curvature(grads: Leaves, diagonals: Sequence[Any]) -> Sequence[Any]:
+    """Return diagonal curvatures as they are, if they have the shapes of their gradients.
+
+    Raises:
+        ValueError: if one has not; the message names the leaf.
+    """
+    for (name, grad), h in zip(grads, diagonals, strict=True):
+        if not is_absent(grad) and not is_absent(h) and h.shape != grad.shape:
+            raise ValueError(
+                f"curvature of {name!r} has shape {h.shape}, its gradient has {grad.shape}; pass "
+                "the diagonal, shaped like the parameter"
+            )
+    return diagonals
+
+
+def _difference(one: Leaves, two: Leaves) -> str:
+    for here, there in ((one, two), (two, one)):
+        for name in here.names:
+            if name not in there.names:
+                return (
+                    f"there is a {here.kind} {name!r} but no {there.kind} of that name; pass trees "
+                    "of the same structure"
+                )
+    return (
+        f"the {one.kind} tree is {one.treedef}, the {two.kind} tree is {two.treedef}; pass trees "
+        "of the same structure"
+    )
