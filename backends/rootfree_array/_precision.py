@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
+from zlib import crc32
 
 from rootfree import Method, Precision, check_choice
 
@@ -76,6 +77,12 @@ def resolve(
             "has nothing to round"
         )
     return Policy(working, state, working, rounding)
+
+
+def salt(name: str) -> int:
+    """Return the key of a parameter's rounding bits: the CRC-32 of its name, as int32."""
+    key = crc32(name.encode())
+    return key - 2**32 if key >= 2**31 else key
 
 
 def warn_if_stalled(policy: Policy, method: Method, precond_lr: Any) -> None:

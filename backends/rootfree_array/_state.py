@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from zlib import crc32
 
 import array_api_compat
 from rootfree import Array, Rule, State
+
+from rootfree_array._precision import salt
 
 Roles = dict[str, Array]
 """One parameter's state: role name to array, parameter-shaped, counters 0-d."""
@@ -29,9 +30,7 @@ def fresh(rule: Rule[Any], name: str, param: Array) -> Any:
     if state.salt is None:
         return state
     xp = array_api_compat.array_namespace(param)
-    key = crc32(name.encode())
-    signed = key - 2**32 if key >= 2**31 else key
-    return state._replace(salt=xp.full_like(state.salt, signed))
+    return state._replace(salt=xp.full_like(state.salt, salt(name)))
 
 
 def roles(state: State) -> Roles:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, TypeVar
-from zlib import crc32
 
 import jax.numpy as jnp
 import optax
 from rootfree import DiagonalState, Rule
+from rootfree_array._precision import salt
 
 from rootfree_jax._leaves import Leaves, is_absent, stack, takes_part, unstack
 
@@ -133,6 +133,5 @@ def _salted(state: DiagonalState, name: str) -> DiagonalState:
     """Return the state with the key of its rounding bits: CRC-32 of the leaf's name."""
     if state.salt is None:
         return state
-    key = crc32(name.encode())
-    salt: Any = jnp.full_like(state.salt, key - 2**32 if key >= 2**31 else key)
-    return state._replace(salt=salt)
+    keys: Any = jnp.full_like(state.salt, salt(name))
+    return state._replace(salt=keys)

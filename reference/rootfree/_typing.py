@@ -95,8 +95,13 @@ def namespace(*arrays: Array) -> Namespace:
 
 
 def device(array: Array) -> Device:
-    """Return the device of ``array``, or ``None`` where a traced array has none yet."""
-    return array_api_compat.device(cast("Any", array))
+    """Return the device of ``array``, or ``None`` where it has not got one.
+
+    A traced array has none yet; one that is spread over several devices answers with its layout,
+    which an array of another shape cannot have.
+    """
+    found = array_api_compat.device(cast("Any", array))
+    return None if hasattr(found, "device_set") else found
 
 
 class Hyper(NamedTuple):

@@ -105,7 +105,7 @@ class Diagonal:
             return xp.zeros((n,), dtype=xp.int32, device=where)
 
         def filled(value: float) -> Array:
-            return xp.full(param.shape, value, dtype=dtype, device=where)
+            return xp.full_like(param, value, dtype=dtype)
 
         return DiagonalState(
             step=counter(),

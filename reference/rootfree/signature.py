@@ -106,7 +106,7 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
     decay = options.get("decay", method.fixed.get("decay", 1))
     hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
     for name, value in hyper.items():
-        check_hyper(name, value, decay=decay)
+        check_hyper(name, value, decay=decay, shown=lr if name == "lr" else name)
     if method.fixed.get("bias_correction") and _is_zero(hyper["precond_lr"]):
         raise ValueError(
             f"`precond_lr` of {method.title} must be > 0, got 0: its bias correction divides by "

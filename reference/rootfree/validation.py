@@ -45,26 +45,27 @@ def check_number(
         raise ValueError(f"`{name}` must be {span}, got {value!r}")
 
 
-def check_hyper(name: str, value: object, *, decay: int = 1) -> None:
+def check_hyper(name: str, value: object, *, decay: int = 1, shown: str | None = None) -> None:
     """Check one hyper-parameter of `rootfree.Hyper`, or a batch size.
 
     Args:
         name: a field of `rootfree.Hyper`, or ``"batch_size"``.
         value: a Python number, or a 0-d array (accepted unread).
         decay: 1 if the statistic is a moving average, which bounds ``precond_lr`` by 1.
+        shown: what an error calls it, where a framework has another word.
 
     Raises:
         TypeError, ValueError: as `check_number`.
     """
     if name in ("batch_size", "curvature_scale"):
-        check_number(name, value, low=0.0)
+        check_number(shown or name, value, low=0.0)
         if isinstance(value, Real) and value == 0:
             raise ValueError(f"`{name}` must be > 0, got {value!r}")
         return
     low, high = RANGES[name]
     if name == "precond_lr" and decay:
         high = 1.0
-    check_number(name, value, low=low, high=high)
+    check_number(shown or name, value, low=low, high=high)
 
 
 def check_choice(name: str, value: object, choices: Collection[Any]) -> None:

@@ -251,9 +251,9 @@ class BoundNamespace:
         """Return zeros."""
         return self.full(shape, 0, dtype=dtype, device=device)
 
-    def full_like(self, x: BoundArray, value: float, /) -> BoundArray:
+    def full_like(self, x: BoundArray, value: float, /, *, dtype: Any = None) -> BoundArray:
         """Return an array of one number like another."""
-        return self.full(x.shape, value, dtype=x.dtype)
+        return self.full(x.shape, value, dtype=dtype or x.dtype)
 
     def zeros_like(self, x: BoundArray, /) -> BoundArray:
         """Return zeros like an array."""
