@@ -49,7 +49,11 @@ def bounds(case: Case, model: NumericModel) -> list[Step]:
 
     For float64 the bound is doubled: value and port both carry that rounding.
     """
-    xp = BoundNamespace(model)
+    with np.errstate(all="ignore"):  # a rule that is wrong may compute anything; it is judged later
+        return _bounds(case, BoundNamespace(model))
+
+
+def _bounds(case: Case, xp: BoundNamespace) -> list[Step]:
     policy = case.policy
     stored = _format(policy.state_dtype, stochastic=policy.rounding == "stochastic")
     working = FORMATS[policy.working_dtype]
@@ -71,7 +75,7 @@ def bounds(case: Case, model: NumericModel) -> list[Step]:
         hyper = Hyper(**{name: xp.scalar(value, working) for name, value in values.items()})
         g = _given(grad, FORMATS[policy.dtype], xp)
         move, state = rootfree.update(rule, g, state, param, hyper)
-        param = _written(param, move, model)
+        param = _written(param, move, xp.model)
         arrays = {role: getattr(state, role) for role in case.roles} | {"param": param}
         steps.append({name: Bounded(a.value[0], a.error[0] * factor) for name, a in arrays.items()})
     return steps

@@ -91,14 +91,14 @@ def _failures(run: Run) -> list[str]:
     lines = []
     for subject in run.subjects:
         failures = [result for result in subject.results if not result.passed]
-        for result in failures[:_SHOWN_FAILURES]:
+        by_rule = {result.id.split("/")[1]: result for result in reversed(failures)}
+        for rule, result in sorted(by_rule.items()):
             lines.append(f"FAIL {subject.name} {result.id}")
-            lines.append(f"  first bad quantity: {result.first_bad or 'unknown'}")
+            lines.append(f"  rule: {rule}; first bad quantity: {result.first_bad}")
             lines.append(f"  {result.message}")
-        if len(failures) > _SHOWN_FAILURES:
-            lines.append(
-                f"  ... and {len(failures) - _SHOWN_FAILURES} more of {subject.name}, in the report"
-            )
+        if len(failures) > len(by_rule):
+            more = len(failures) - len(by_rule)
+            lines.append(f"  ... and {more} more failures of {subject.name}, in the report")
     return [*lines, ""] if lines else []
 
 
