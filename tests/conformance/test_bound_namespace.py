@@ -1,0 +1,190 @@
+"""Arrays that carry a bound (conformance 4.2): what costs, what does not, what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rootfree_conformance.namespaces.bound import BOOL, INT32, BoundArray, BoundNamespace
+from rootfree_conformance.numeric import FORMATS, NumericModel
+
+SINGLE = FORMATS["float32"]
+XP = BoundNamespace(NumericModel())
+U = SINGLE.unit
+ULP = 2 * U
+ETA = SINGLE.smallest_subnormal / 2
+
+
+def array(value, error=0.0, dtype=SINGLE, xp=XP):
+    """Return values with a bound."""
+    return BoundArray(np.asarray(value, dtype=np.float64), error, dtype, xp)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float64"])
+@pytest.mark.parametrize("operation", ["__add__", "__sub__", "__mul__", "__truediv__", "__lt__"])
+def test_mixing_dtypes_raises(name, operation):
+    """An operation on two formats has no result that all libraries agree on."""
+    with pytest.raises(TypeError, match="mixed in one operation"):
+        getattr(array([1.0]), operation)(array([1.0], dtype=FORMATS[name]))
+
+
+def test_stochastic_state_is_a_dtype_of_its_own():
+    """Stochastically rounded state must be cast before it is computed with."""
+    state = replace(FORMATS["bfloat16"], stochastic=True)
+    with pytest.raises(TypeError, match="mixed"):
+        array([1.0], dtype=FORMATS["bfloat16"]) + array([1.0], dtype=state)
+
+
+@pytest.mark.parametrize("operation", ["matmul", "sum", "einsum", "pow", "linalg", "exp"])
+def test_an_operation_without_a_bound_raises(operation):
+    """What the bound does not know, no rule may use unnoticed."""
+    with pytest.raises(AttributeError, match=operation):
+        getattr(XP, operation)
+    with pytest.raises(TypeError):
+        array([1.0]) @ array([1.0])
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        array([1.5]) + array([2.25]),
+        array([1.5]) - 0.25,
+        array([1.5]) * array([-3.0]),
+        array([1 + ULP]) * 2.0**-3 - array([1 + ULP]) * 2.0**-4,
+        -array([0.1]),
+        XP.abs(array([-0.1])),
+        XP.maximum(array([0.1]), array([0.2])),
+        XP.reshape(array([0.1]), (1, 1)),
+        XP.full((2,), 0.5, dtype=SINGLE),
+        XP.astype(array([0.5], dtype=FORMATS["bfloat16"]), SINGLE),
+        XP.astype(array([0.5]), FORMATS["bfloat16"]),
+        XP.scalar(0.375, SINGLE),
+    ],
+    ids=range(12),
+)
+def test_exact_results_cost_nothing(result):
+    """Correct rounding returns a result that the format holds."""
+    assert np.all(result.error == 0), result.error
+
+
+@pytest.mark.parametrize(
+    ("result", "value"),
+    [
+        (array([1.0]) + array([2.0**-30]), 1 + 2.0**-30),
+        (array([1 + 2.0**-23]) * array([1 + 2.0**-23]), (1 + 2.0**-23) ** 2),
+        (array([1.0]) / array([3.0]), 1 / 3),
+        (array([4.0]) / array([2.0]), 2.0),  # division is judged by the model's ulps alone
+        (XP.sqrt(array([2.0])), math.sqrt(2)),
+        (XP.astype(array([1 / 3], dtype=FORMATS["float64"]), SINGLE), 1 / 3),
+        (XP.scalar(0.1, SINGLE), 0.1),
+        (XP.full((1,), 0.1, dtype=SINGLE), 0.1),
+    ],
+    ids=range(8),
+)
+def test_one_rounding_costs_u(result, value):
+    """A result of exact operands costs ``u |v| + eta``, no more and no less."""
+    assert result.value == value
+    np.testing.assert_array_equal(result.error, U * abs(value) + ETA)
+
+
+def test_an_inexact_zero_in_float64_costs():
+    """What float64 itself has lost is not exact: the suite's own arithmetic is no excuse."""
+    one = array([1.0], dtype=FORMATS["float64"])
+    assert (one + 2.0**-60).error > 0
+    assert (one * array([1 / 3], dtype=FORMATS["float64"])).error == 0  # a power of two
+    third = array([1 / 3], dtype=FORMATS["float64"])
+    assert (third * third).error > 0
+
+
+def test_errors_propagate():
+    """Sum, product, quotient and root of numbers with bounds cover every number within them."""
+    x, y = array([2.0], 0.125), array([4.0], 0.25)
+    corners = [(a, b) for a in (1.875, 2.125) for b in (3.75, 4.25)]
+    for result, function in (
+        (x + y, lambda a, b: a + b),
+        (x - y, lambda a, b: a - b),
+        (x * y, lambda a, b: a * b),
+        (x / y, lambda a, b: a / b),
+        (XP.sqrt(x), lambda a, b: math.sqrt(a)),
+        (XP.log1p(x), lambda a, b: math.log1p(a)),
+        (XP.expm1(x), lambda a, b: math.expm1(a)),
+        (XP.maximum(x, y), lambda a, b: max(a, b)),
+    ):
+        away = max(abs(function(a, b) - result.value[0]) for a, b in corners)
+        assert away <= result.error[0] <= 1.5 * away
+
+
+def test_a_divisor_that_may_be_zero_has_no_bound():
+    """Where the divisor's bound reaches 0 anything may come out, and the bound says so."""
+    assert (array([1.0]) / array([0.5], 0.5)).error == math.inf
+
+
+def test_an_infinite_bound_stays_infinite():
+    """Nothing makes an unknown number known: 0 times it included; the bound is never NaN."""
+    unknown = array([1.0], math.inf)
+    zero = array([0.0])
+    known_zero = array([0.0], 1.0)
+    for result in (unknown * zero, zero * unknown, unknown * known_zero, unknown + zero):
+        assert np.all(result.error == math.inf)
+
+
+def test_an_uncertain_condition_covers_both_branches():
+    """Where the comparison could come out the other way, so could the choice."""
+    a, b = array([10.0, 10.0], 0.5), array([13.0, 13.0], 0.25)
+    x = array([1.0, 1.0], np.asarray([0.25, 1.0]))
+    chosen = XP.where(x < 1.5, a, b)
+    assert chosen.value.tolist() == [10.0, 10.0]
+    assert chosen.error.tolist() == [0.5, 3.25]  # certain; 13.25 - 10
+    other = XP.where(x > 1.5, a, b)
+    assert other.value.tolist() == [13.0, 13.0]
+    assert other.error.tolist() == [0.25, 3.5]  # 13 - 9.5
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "certain"), [(1.0, 0.0, True), (1.0, 0.5, False), (3.0, 0.5, True)]
+)
+def test_comparisons_know_whether_they_are_certain(x, error, certain):
+    """Numbers without error compare exactly; those within reach of each other do not."""
+    for compared in (array([x], error) < 1.0, array([x], error) > 1.0, array([x], error) == 1.0):
+        assert compared.dtype == BOOL
+        assert bool(compared.error[0] == 0) == certain
+    both = (array([x], error) > 0.0) & (array([x], error) < 1.0)
+    assert bool(both.error[0] == 0) == certain
+
+
+def test_counters_have_no_rounding():
+    """An int32 counter counts, whatever is added to it."""
+    count = XP.zeros((2,), dtype=INT32) + 1
+    assert count.value.tolist() == [1, 1]
+    assert count.error.tolist() == [0, 0]
+    assert XP.astype(count, SINGLE).error.tolist() == [0, 0]
+
+
+def test_flushed_subnormals_cost_the_smallest_normal():
+    """Where small results become zero the bound reaches from them to zero."""
+    flushing = BoundNamespace(NumericModel(subnormals="flushed"))
+    small = array([2.0**-64], xp=flushing)
+    product = small * array([2.0**-64], xp=flushing)
+    assert product.error[0] >= product.value[0]
+    kept = array([2.0**-64]) * array([2.0**-64])
+    assert kept.error[0] == 0  # 2**-128 is a float32 number
+
+
+@pytest.mark.parametrize(
+    ("field", "function", "argument"),
+    [
+        ("divide", lambda xp, x: x / 3.0, 1.0),
+        ("sqrt", lambda xp, x: xp.sqrt(x), 2.0),
+        ("log1p", lambda xp, x: xp.log1p(x), 1.0),
+        ("expm1", lambda xp, x: xp.expm1(x), 1.0),
+    ],
+)
+def test_the_declared_ulps_enter(field, function, argument):
+    """A port that declares less accurate functions gets a bound that is larger by as much."""
+    bounds = []
+    for ulps in (0.5, 4.0):
+        xp = BoundNamespace(NumericModel(**{field: ulps}))
+        bounds.append(function(xp, array([argument], xp=xp)).error[0])
+    assert bounds[1] == pytest.approx(8 * bounds[0], rel=1e-6)
