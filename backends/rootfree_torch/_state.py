@@ -12,12 +12,11 @@ from functools import lru_cache
 from itertools import chain
 from numbers import Real
 from typing import Any, Final
-from zlib import crc32
 
 import rootfree
 import torch
 from rootfree import Rule
-from rootfree_array._precision import Policy
+from rootfree_array._precision import Policy, salt
 
 from rootfree_torch._groups import Group, Member, members
 from rootfree_torch._precision import DTYPES, policy_of
@@ -51,7 +50,7 @@ def prepare(state: Roles, rule: Rule[Any], member: Member) -> None:
         if role == "step":
             state[role] = torch.zeros((), dtype=torch.float32, device="cpu")
         elif role == "salt":
-            state[role] = torch.full_like(fresh[role][0], _salt(member.key))
+            state[role] = torch.full_like(fresh[role][0], salt(member.key))
         else:
             state[role] = fresh[role][0]
 
@@ -158,12 +157,6 @@ def _configured(member: Member, *, buffered: bool) -> Rule[Any]:
     policy = policy_of(member.param, member.group, member.name)
     options = tuple((name, member.group[name]) for name in method.options)
     return _rule(method.name, policy, buffered, options)
-
-
-def _salt(key: str) -> int:
-    """Return the key of a parameter's rounding bits: the CRC-32 of its name, as int32."""
-    unsigned = crc32(key.encode())
-    return unsigned - 2**32 if unsigned >= 2**31 else unsigned
 
 
 @lru_cache(maxsize=256)

@@ -22,6 +22,7 @@ class Task(NamedTuple):
     member: Member
     grad: torch.Tensor
     rule: Rule[Any]
+    hyper: Hyper
     diagonal: torch.Tensor | None  # the caller's curvature
 
     def run(self, state: _state.Roles) -> None:
@@ -34,7 +35,7 @@ class Task(NamedTuple):
             _descent_gradient(self.grad, maximize=group["maximize"]),
             _state.stacked(state, self.rule, param),
             stack,
-            _hyper(group),
+            self.hyper,
             curvature=_curvature(self.diagonal),
         )
         moved: Any = rootfree.add_step(stack, step)
@@ -63,7 +64,8 @@ def tasks(
         if grad is not None:
             _check_gradient(member, grad)
             rule = _state.rule_of(member, states.get(member.param, {}))
-            work.append(Task(member, grad, rule, diagonals.get(member.param)))
+            hyper = _hyper(member.group)
+            work.append(Task(member, grad, rule, hyper, diagonals.get(member.param)))
     return [task for task in work if task.grad.numel()]
 
 
