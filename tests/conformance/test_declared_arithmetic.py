@@ -14,6 +14,7 @@ DTYPES = {"float32": np.float32, "float64": np.float64}
 
 
 def in_jax(name: str, x: np.ndarray) -> np.ndarray:
+    """Return a jitted function of jax.numpy at ``x``, in its precision."""
     with jax.enable_x64(x.dtype == np.float64):
         return np.asarray(jax.jit(getattr(jnp, name))(x))
 

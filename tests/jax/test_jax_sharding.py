@@ -26,8 +26,9 @@ for kind in (AxisType.Auto, AxisType.Explicit):
                     step = jax.jit(tx.update) if jit else tx.update
                     update, state = step(grad, tx.init(param), param)
                     update, state = step(grad, state, param)
-                    alone, kept = tx.update({"w": jnp.cos(whole)}, tx.init({"w": whole}), {"w": whole})
-                    alone, kept = tx.update({"w": jnp.cos(whole)}, kept, {"w": whole})
+                    one, slope = {"w": whole}, {"w": jnp.cos(whole)}
+                    alone, kept = tx.update(slope, tx.init(one), one)
+                    alone, kept = tx.update(slope, kept, one)
                     assert update["w"].sharding.is_equivalent_to(sharding, 2), update["w"].sharding
                     assert jnp.allclose(jax.device_get(update["w"]), alone["w"], rtol=1e-6)
                     statistic = state[0].statistic["w"]
