@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -81,7 +80,7 @@ def _teeth(target: Path | None) -> int:
     rows, table = [], []
     for kill in teeth.kills():
         fault = kill.fault
-        value = "raises" if kill.value == math.inf else f"{kill.value:.3g}"
+        value = "raises" if kill.first_bad == "exception" else f"{kill.value:.3g}"
         table.append((fault.id, fault.title, fault.killer, value, kill.killed))
         rows.append({**asdict(fault), **asdict(kill), "fault": fault.id})
         sys.stdout.write(terminal.fault_line(table[-1]))

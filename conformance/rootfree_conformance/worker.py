@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -42,7 +42,7 @@ class Worker:
         absence: why it could not be loaded.
     """
 
-    def __init__(self, ref: str, path: Iterable[Path] = ()) -> None:
+    def __init__(self, ref: str, path: Sequence[Path] = ()) -> None:
         self.info: Mapping[str, Any] | None = None
         self.absence = "the worker process ended before the port was loaded"
         key = os.urandom(16)
@@ -50,6 +50,8 @@ class Worker:
         environment = {**os.environ, **_ENVIRONMENT, "ROOTFREE_WORKER_KEY": key.hex()}
         folders = [*map(str, path), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(folders)
+        if path:  # a fault may divide by zero
+            environment["PYTHONWARNINGS"] = "ignore"
         command = [sys.executable, "-m", "rootfree_conformance.worker", listener.address, ref]
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         self._link = self._accept(listener)

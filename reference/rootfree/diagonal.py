@@ -87,7 +87,7 @@ class Diagonal:
         """Check the configuration."""
         check_choice("power", self.power, (0, 0.5, 1))
         check_choice("decay", self.decay, (0, 1))
-        check_number("init_scale", self.init_scale, low=0)
+        check_number("init_scale", self.init_scale, low=0, static=True)
         check_choice("momentum", self.momentum, ("none", "heavy_ball", "average"))
         check_choice("weight_decay_mode", self.weight_decay_mode, ("coupled", "decoupled"))
         if self.bias_correction and (self.power != 0.5 or not self.decay):

@@ -126,18 +126,18 @@ def round_stochastically(x: Array, dtype: DType, *, role: int, count: Array, sal
     xp = namespace(x)
     r = cast(_random_bits(x, role=role, count=count, salt=salt, xp=xp), x.dtype) * 2.0**-16
     magnitude = xp.abs(x)
-    infinity = xp.full_like(x, math.inf)
+    largest = float(xp.finfo(x.dtype).max)
+    # NOTE: below 2^-103 a device that flushes subnormals loses the spacing; the largest has none.
+    usable = (magnitude > _NO_SPACING) & (magnitude < largest)
+    magnitude = xp.where(usable, magnitude, xp.ones_like(x))
     # NOTE: nextafter gives float32's spacing; bfloat16 keeps 16 bits fewer, hence 2^16 times that.
-    spacing = (xp.nextafter(magnitude, infinity) - magnitude) * 65536.0
-    # NOTE: below 2^-103 a device that flushes subnormals loses the spacing; above, it can overflow.
-    usable = (magnitude > _NO_SPACING) & xp.isfinite(spacing)
-    spacing = xp.where(usable, spacing, xp.ones_like(x))
+    above = xp.nextafter(magnitude, xp.full_like(x, math.inf))
+    spacing = (above - magnitude) * 65536.0
     units = magnitude / spacing
     below = xp.floor(units)
-    fraction = units - below
-    rounded = (below + cast(r < fraction, x.dtype)) * spacing
+    rounded = (below + cast(r < units - below, x.dtype)) * spacing
     rounded = xp.where(x < 0, -rounded, rounded)
-    return cast(xp.where(usable & (fraction > 0), rounded, x), dtype)
+    return cast(xp.where(usable, rounded, x), dtype)
 
 
 def _random_bits(x: Array, *, role: int, count: Array, salt: Array, xp: Namespace) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from rootfree._typing import Scalar
 from rootfree.catalogue import Method
-from rootfree.validation import check_choice, check_hyper
+from rootfree.validation import check_choice, check_hyper, check_number
 
 _MEANING: Final = {
     "lr": "parameter learning rate, >= 0. A schedule matters: root-free steps are not scale-free.",
@@ -103,6 +103,8 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
     for name, choices in _CHOICES.items():
         if name in given:
             check_choice(name, given[name], choices)
+    if "init_scale" in options:
+        check_number("init_scale", options["init_scale"], low=0, static=True)
     decay = options.get("decay", method.fixed.get("decay", 1))
     hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
     for name, value in hyper.items():

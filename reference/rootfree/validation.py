@@ -26,20 +26,24 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
 
 
 def check_number(
-    name: str, value: object, *, low: float = -math.inf, high: float = math.inf
+    name: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    static: bool = False,
 ) -> None:
-    """Check that a Python number lies in [low, high); a 0-d array passes unread.
+    """Check that a Python number lies in [low, high); a 0-d array passes unread, unless ``static``.
 
     Raises:
         TypeError: if ``value`` is neither a real number nor a 0-d array.
         ValueError: if it is NaN, infinite or outside the range.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        if getattr(value, "shape", None) == () and hasattr(value, "dtype"):
+        if not static and getattr(value, "shape", None) == () and hasattr(value, "dtype"):
             return
-        raise TypeError(
-            f"`{name}` must be a number or a 0-d array, got {type(value).__name__}: {value!r}"
-        )
+        wanted = "a number" if static else "a number or a 0-d array"
+        raise TypeError(f"`{name}` must be {wanted}, got {type(value).__name__}: {value!r}")
     if not math.isfinite(value) or not low <= float(value) < high:
         span = f">= {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
         raise ValueError(f"`{name}` must be {span}, got {value!r}")
@@ -58,8 +62,8 @@ def check_hyper(name: str, value: object, *, decay: int = 1, shown: str | None =
         TypeError, ValueError: as `check_number`.
     """
     if name in ("batch_size", "curvature_scale"):
-        check_number(shown or name, value, low=0.0)
-        if isinstance(value, Real) and value == 0:
+        check_number(name, value)
+        if isinstance(value, Real) and not float(value) > 0:
             raise ValueError(f"`{name}` must be > 0, got {value!r}")
         return
     low, high = RANGES[name]

@@ -88,7 +88,7 @@ def test_docstrings(name):
         ("adamw", "precond_lr", 1.0, ValueError, "`precond_lr` must be in [0, 1), got 1.0"),
         ("rf_rmsprop", "damping", -1e-4, ValueError, "`damping` must be >= 0, got -0.0001"),
         ("rf_rmsprop", "batch_size", 0, ValueError, "`batch_size` must be > 0, got 0"),
-        ("rf_rmsprop", "batch_size", -8, ValueError, "`batch_size` must be >= 0, got -8"),
+        ("rf_rmsprop", "batch_size", -8, ValueError, "`batch_size` must be > 0, got -8"),
         (
             "rf_rmsprop",
             "batch_size",

@@ -130,7 +130,7 @@ def test_unknown_options(float64):
             "init_scale",
             "1",
             TypeError,
-            "`init_scale` must be a number or a 0-d array, got str: '1'",
+            "`init_scale` must be a number, got str: '1'",
         ),
         ("momentum", "nesterov", ValueError, "'none', 'heavy_ball', 'average'; got 'nesterov'"),
         ("weight_decay_mode", "l2", ValueError, "'coupled', 'decoupled'; got 'l2'"),
