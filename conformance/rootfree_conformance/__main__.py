@@ -78,6 +78,7 @@ def _run(options: argparse.Namespace, target: Path | None) -> int:
 
 def _teeth(target: Path | None) -> int:
     rows, table = [], []
+    sys.stdout.write(terminal.FAULT_HEADING)
     for kill in teeth.kills():
         fault = kill.fault
         value = "raises" if kill.first_bad == "exception" else f"{kill.value:.3g}"

@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -78,7 +78,12 @@ class NumericModel:
     """The arithmetic that a port declares for parameters of one dtype; IEEE 754 by default.
 
     Attributes:
-        divide, sqrt: largest error of these, in ulps (1/2 is correct rounding).
+        bits: significant bits of elementwise arithmetic; ``None`` for those of its dtype.
+        matmul_bits: significant bits that a matrix product keeps of its inputs; ``None`` for all.
+        accumulator_bits: significant bits of the sums inside a matrix product.
+        accumulator_rounding: how these sums are rounded. No rule with matrix products exists yet, so
+            the bound does not read these three.
+        div, sqrt: largest error of these, in ulps (1/2 is correct rounding).
         log1p, expm1: the same; the defaults are OpenCL's full profile.
         subnormals: whether results below the smallest normal number are kept or become zero.
         write: ``"fused"`` if the step is added to the parameter in the working dtype and rounded
@@ -86,9 +91,18 @@ class NumericModel:
             where the framework adds it.
     """
 
-    divide: float = 0.5
+    bits: int | None = None
+    matmul_bits: int | None = None
+    accumulator_bits: int = 24
+    accumulator_rounding: Literal["nearest", "truncate"] = "nearest"
+    div: float = 0.5
     sqrt: float = 0.5
     log1p: float = 2.0
     expm1: float = 3.0
     subnormals: Literal["kept", "flushed"] = "kept"
     write: Literal["fused", "returned"] = "fused"
+
+    def working(self, name: str) -> Format:
+        """Return the format of elementwise arithmetic in a dtype, with the bits declared."""
+        form = FORMATS[name]
+        return form if self.bits is None else replace(form, bits=min(self.bits, form.bits))

@@ -56,7 +56,7 @@ def bounds(case: Case, model: NumericModel) -> list[Step]:
 def _bounds(case: Case, xp: BoundNamespace) -> list[Step]:
     policy = case.policy
     stored = _format(policy.state_dtype, stochastic=policy.rounding == "stochastic")
-    working = FORMATS[policy.working_dtype]
+    working = xp.model.working(policy.working_dtype)
     settings = case.corner.settings(case.method)
     rule = case.method.rule(
         Precision(working, stored, working),

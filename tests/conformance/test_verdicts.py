@@ -41,6 +41,23 @@ def step(handle, grads, hyper):
 
 port.step = step
 """
+HIDDEN = """
+from rootfree_conformance.ports.numpy_port import port
+
+read = port.read
+port.read = lambda handle: read(handle)._replace(state={})
+"""
+SINGLE = """
+import array_api_compat.numpy as xp
+import numpy as np
+from rootfree_conformance import NumericModel, port_from_namespace
+
+port = port_from_namespace(
+    name="single", device="cpu", xp=xp, dtypes={"float64": NumericModel()},
+    to_device=lambda host, dtype: host.astype(np.float32),
+    to_host=lambda array: array.astype(np.float64),
+)
+"""
 QUICK = ("--profile", "quick", "--dtype", "float64")
 
 
@@ -119,6 +136,8 @@ def line(screen: str, name: str) -> str:
         (GOOD, (*QUICK, "--level", "L8"), Exit.REQUIRED_MISSING, r"INCOMPLETE +7 cases"),
         (WRONG, QUICK, Exit.NON_CONFORMANT, r"NON-CONFORMANT +63 cases"),
         (RAISING, QUICK, Exit.NON_CONFORMANT, r"NON-CONFORMANT +63 cases"),
+        (HIDDEN, QUICK, Exit.NON_CONFORMANT, r"NON-CONFORMANT +63 cases"),
+        (SINGLE, QUICK, Exit.NON_CONFORMANT, r"NON-CONFORMANT +63 cases"),
         (DYING, QUICK, Exit.REQUIRED_MISSING, r"INCOMPLETE +\d+ cases.*\(.*process died"),
         (ABSENT, QUICK, Exit.NOTHING_EXECUTED, r"NOT RUN +\(ModuleNotFoundError: No module named"),
         (BROKEN, QUICK, Exit.NOTHING_EXECUTED, r"NOT RUN +\(ImportError: cannot import name"),
@@ -132,6 +151,8 @@ def line(screen: str, name: str) -> str:
         "levels",
         "wrong",
         "raising",
+        "hiding its state",
+        "float32 for float64",
         "dying",
         "absent",
         "broken",
@@ -274,6 +295,13 @@ def test_two_ports_of_one_name_are_not_mixed_up(command, port_file, tmp_path):
     assert code in (Exit.USAGE, Exit.NON_CONFORMANT)
     code, _ = command("--port", other, "--port", one, *QUICK)
     assert code in (Exit.USAGE, Exit.NON_CONFORMANT)
+
+
+def test_a_file_may_be_named_after_its_library(command, port_file):
+    """A port in `decimal.py` that imports `decimal` gets the library, not itself."""
+    source = f"import decimal\ndecimal.Decimal(1)\n{GOOD}"
+    code, screen = command("--port", port_file(source, "decimal.py"), *QUICK)
+    assert code == 0, screen
 
 
 def test_a_report_is_not_overwritten(command, port_file, tmp_path):

@@ -113,7 +113,7 @@ class BoundArray:
             value = self.value / other.value
             room = np.abs(other.value) - other.error
             error = np.where(room > 0, (self.error + np.abs(value) * other.error) / room, math.inf)
-        return self.xp.rounded(value, error, self.dtype, ulps=self.xp.model.divide, exact=False)
+        return self.xp.rounded(value, error, self.dtype, ulps=self.xp.model.div, exact=False)
 
     def __rtruediv__(self, other: Any) -> BoundArray:
         return self._lift(other) / self

@@ -48,6 +48,12 @@ def screen(run: Run, code: Exit) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
+FAULT_HEADING = (
+    "Each fault is planted in a copy; its named check must fail there and pass without it.\n"
+    "fault          check    value  what was broken (value: error over bound, or a count)\n"
+)
+
+
 def fault_line(row: tuple[str, str, str, str, bool]) -> str:
     """Return a fault's line: id, the check that found it, how far it was off, what was broken."""
     name, title, killer, value, killed = row
