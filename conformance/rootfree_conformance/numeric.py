@@ -81,8 +81,8 @@ class NumericModel:
         bits: significant bits of elementwise arithmetic; ``None`` for those of its dtype.
         matmul_bits: significant bits that a matrix product keeps of its inputs; ``None`` for all.
         accumulator_bits: significant bits of the sums inside a matrix product.
-        accumulator_rounding: how these sums are rounded. No rule with matrix products exists yet, so
-            the bound does not read these three.
+        accumulator_rounding: how these sums are rounded. No rule has matrix products yet, so the
+            bound does not read these three.
         div, sqrt: largest error of these, in ulps (1/2 is correct rounding).
         log1p, expm1: the same; the defaults are OpenCL's full profile.
         subnormals: whether results below the smallest normal number are kept or become zero.
