@@ -61,6 +61,10 @@ FORMATS: Final[Mapping[str, Format]] = {
 }
 
 
+UNDERFLOW: Final = FORMATS["float32"].smallest_normal ** 0.5
+"""Below it the square of a float32 number is subnormal: sizes that no case is about."""
+
+
 def quantise(values: Any, form: Format) -> NDArray[np.float64]:
     """Round float64 numbers to the nearest of ``form``, ties to the even one."""
     x: NDArray[np.float64] = np.asarray(values, dtype=np.float64)

@@ -151,7 +151,12 @@ def _port(
             return subject
         info = worker.info
         subject.device, subject.kind = info["device"], info["kind"]
-        subject.dtypes, subject.proof = info["dtypes"], info["proof"]
+        subject.proof = info["proof"]
+        subject.dtypes = {
+            name: model
+            for name, model in info["dtypes"].items()
+            if not selection.dtypes or name in selection.dtypes
+        }
         claimed = selection.claimed(subject.dtypes)
         pairs = [
             (check, case)

@@ -172,10 +172,16 @@ def test_flushed_subnormals_cost_the_smallest_normal():
     assert kept.error[0] == 0  # 2**-128 is a float32 number
 
 
+@pytest.mark.parametrize(("bits", "unit"), [(None, 2.0**-24), (11, 2.0**-11), (53, 2.0**-24)])
+def test_the_declared_bits_enter(bits, unit):
+    """Arithmetic with fewer bits than its dtype has a larger unit; it never has more than that."""
+    assert NumericModel(bits=bits).working("float32").unit == unit
+
+
 @pytest.mark.parametrize(
     ("field", "function", "argument"),
     [
-        ("divide", lambda xp, x: x / 3.0, 1.0),
+        ("div", lambda xp, x: x / 3.0, 1.0),
         ("sqrt", lambda xp, x: xp.sqrt(x), 2.0),
         ("log1p", lambda xp, x: xp.log1p(x), 1.0),
         ("expm1", lambda xp, x: xp.expm1(x), 1.0),

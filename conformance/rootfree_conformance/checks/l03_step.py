@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from rootfree_conformance.cases.expand import PARAM, Case, single_steps
 from rootfree_conformance.checks.contract import Check, Result
 from rootfree_conformance.judges.ratio import Worst, ratio
-from rootfree_conformance.numeric import NumericModel
-from rootfree_conformance.port import Snapshot
+from rootfree_conformance.numeric import UNDERFLOW, NumericModel
+from rootfree_conformance.port import HostArray, Snapshot
 from rootfree_conformance.script import Answer, Load, Read, Script, Start, Step
-from rootfree_conformance.thresholds import RATIO
+from rootfree_conformance.thresholds import RATIO, VACUITY
 from rootfree_conformance.truth import Truth
 
 
@@ -29,33 +33,53 @@ def step_by_step(case: Case) -> Script:
 def within_bound(
     case: Case, answers: Sequence[Answer], model: NumericModel, truth: Truth
 ) -> Result:
-    """Judge every parameter and state array after every step by error over bound."""
+    """Judge every parameter and state array after every step by error over bound.
+
+    The count of steps must be right as well. A bound that would let a significant digit go fails:
+    under it everything passes.
+    """
     per_output: dict[str, float] = {}
-    largest: tuple[int, str, Worst, int] | None = None
-    first_bad = ""
+    largest = Worst(0.0, (), 0.0, 0.0, 0.0, 0)
+    worst: dict[str, Any] = {}
+    first_bad = message = ""
     for number, (answer, expected) in enumerate(zip(answers, truth(case, model), strict=True), 1):
         assert isinstance(answer, Snapshot)
-        state = answer.state.get(PARAM, {})
+        arrays = {**answer.state.get(PARAM, {}), "param": answer.params.get(PARAM)}
         for role, (v, e) in expected.items():
             if role != "param" and not v.size:
-                continue  # nothing to keep for a parameter without elements
-            found = ratio(answer.params[PARAM] if role == "param" else state.get(role), v, e)
+                continue  # a parameter without elements may have no state
+            found = _vacuous(v, e) or ratio(arrays.get(role), v, e)
             per_output[role] = max(per_output.get(role, 0.0), found.ratio)
             if found.ratio > RATIO and not first_bad:
                 first_bad = role if case.steps == 1 else f"{role} after step {number}"
-            if largest is None or found.ratio > largest[2].ratio:
-                largest = (number, role, found, v.size)
-    assert largest is not None
-    number, role, found, size = largest
-    message = (
+            if not worst or found.ratio > largest.ratio:
+                largest, worst = found, {"step": number, "role": role, **found._asdict()}
+                message = _words(role, found, v)
+        if case.param.size and answer.step != case.updates(number):
+            per_output["step"] = math.inf
+            first_bad = first_bad or "step"
+            message = f"the count is {answer.step}, expected {case.updates(number)}"
+    value = max(per_output.values(), default=0.0)
+    message = message if first_bad else ""
+    return Result(case.id, True, "R", value, RATIO, per_output, worst, first_bad, message)
+
+
+def _vacuous(v: HostArray, e: HostArray) -> Worst | None:
+    """Return a failure if the bound is so wide that it says nothing of numbers of this size."""
+    scale = float(np.max(np.abs(v), initial=UNDERFLOW))
+    largest = float(np.max(e, initial=0.0))
+    if largest <= VACUITY * scale:
+        return None
+    return Worst(math.inf, (), math.nan, scale, largest, int(v.size))
+
+
+def _words(role: str, found: Worst, v: HostArray) -> str:
+    if found.ratio == math.inf and not found.at and v.ndim:
+        return f"{role}: missing, of another shape, or its bound {found.e:.3g} says nothing"
+    return (
         f"R = {found.ratio:.3g} at {role}{list(found.at)}: got {found.x!r}, expected "
-        f"{found.v!r} +- {found.e:.3g}; {found.above} of {size} elements "
-        "above 1"
-        if first_bad
-        else ""
+        f"{found.v!r} +- {found.e:.3g}; {found.above} of {v.size} elements above 1"
     )
-    worst = {"step": number, "role": role, **found._asdict()}
-    return Result(case.id, True, "R", found.ratio, RATIO, per_output, worst, first_bad, message)
 
 
 BOUND = Check(

@@ -93,11 +93,12 @@ class BoundArray:
 
     def __mul__(self, other: Any) -> BoundArray:
         other = self._lift(other)
-        error = (
-            np.abs(self.value) * other.error
-            + np.abs(other.value) * self.error
-            + self.error * other.error
-        )
+        with np.errstate(invalid="ignore"):  # 0 times an infinite bound
+            error = (
+                np.abs(self.value) * other.error
+                + np.abs(other.value) * self.error
+                + self.error * other.error
+            )
         value = self.value * other.value
         exact: Any = True  # twice 24 bits fit in float64's 53
         if self.dtype == self.xp.float64:
@@ -176,6 +177,7 @@ class BoundNamespace:
         """
         if isinstance(dtype, Kind):
             return BoundArray(value, 0.0, dtype, self)
+        error = np.where(np.isnan(error), math.inf, error)  # what is not known is not bounded
         flushed = self.model.subnormals == "flushed"
         eta = dtype.smallest_normal if flushed else dtype.smallest_subnormal / 2
         with np.errstate(over="ignore", invalid="ignore"):
