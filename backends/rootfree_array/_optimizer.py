@@ -75,6 +75,9 @@ class Optimizer:
         }
         for policy in set(self._policies.values()):
             warn_if_stalled(policy, self.method, checked.hyper.get("precond_lr"))
+        if self._in_place:
+            for param in self.params.values():
+                param[...] = param  # an array that cannot be written says so now
         self._rules: dict[str, Rule[Any]] = {}
         self._states: dict[str, Any] = {}
         self._make_state()
@@ -104,8 +107,8 @@ class Optimizer:
                 parameter's; for a hyper-parameter out of its range.
         """
         active = _checked_grads(self.params, grads, curvature)
-        self._make_state()
         hyper = self._hyper(self.batch_size if batch_size is None else batch_size)
+        self._make_state()
         new = {
             name: _member_step(
                 self._rules[name],
@@ -146,6 +149,8 @@ class Optimizer:
                 f"state has parameters {sorted(saved['state'])}, expected {sorted(self._states)}"
             )
         self._check(saved["hyper"])
+        if saved["batch_size"] is not None:
+            rootfree.check_hyper("batch_size", saved["batch_size"])
         states = {
             name: restored(fresh(self._rules[name], name, self.params[name]), arrays, name)
             for name, arrays in saved["state"].items()
@@ -172,12 +177,18 @@ class Optimizer:
 
     def _check(self, hyper: Mapping[str, Any]) -> None:
         decay = self._options.get("decay", 1)
+        if set(hyper) != set(self.method.hyper):
+            raise ValueError(
+                f"{self.method.title} has hyper-parameters {', '.join(self.method.hyper)}; "
+                f"got {', '.join(map(str, hyper))}"
+            )
         for name, value in hyper.items():
             rootfree.check_hyper(name, value, decay=decay)
 
     def _hyper(self, batch_size: Any) -> Hyper:
         terms: Any = batch_size() if callable(batch_size) else batch_size
-        self._check({**self.hyper, "batch_size": terms})
+        self._check(self.hyper)
+        rootfree.check_hyper("batch_size", terms)
         scale = rootfree.curvature_scale(terms, self._loss_reduction)
         hyper: dict[str, Any] = {**self.hyper, "curvature_scale": scale}
         return Hyper(**hyper)
@@ -259,9 +270,13 @@ def _checked_params(params: Arrays) -> dict[str, Any]:
     if not isinstance(params, Mapping):
         raise TypeError(f"`params` must be arrays by name, got {type(params).__name__}")
     for name, param in params.items():
-        if not array_api_compat.is_array_api_obj(param):
-            raise TypeError(f"parameter {name!r} must be an array, got {type(param).__name__}")
+        _check_array(f"parameter {name!r}", param)
     return dict(params)
+
+
+def _check_array(what: str, value: object) -> None:
+    if not array_api_compat.is_array_api_obj(value):
+        raise TypeError(f"{what} must be an array, got {type(value).__name__}")
 
 
 def _checked_grads(
@@ -275,8 +290,10 @@ def _checked_grads(
     for name, grad in grads.items():
         if grad is None:
             continue
+        _check_array(f"gradient of {name!r}", grad)
         rootfree.check_gradient(name, grad, params[name])
         if name in curvature:
+            _check_array(f"curvature of {name!r}", curvature[name])
             rootfree.check_gradient(name, curvature[name], params[name], kinds=("device",))
         if _has_elements(params[name]):
             active[name] = grad

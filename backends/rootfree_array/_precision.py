@@ -34,7 +34,15 @@ class Policy:
     rounding: str
 
     def precision(self, dtypes: Mapping[str, Any]) -> Precision:
-        """Return the core's record, with dtype objects from ``dtypes``."""
+        """Return the core's record, with dtype objects from ``dtypes``.
+
+        Raises:
+            ValueError: if one of them is missing there.
+        """
+        if missing := {self.working, self.state, self.compute} - set(dtypes):
+            raise ValueError(
+                f"the array library has no {', '.join(sorted(missing))}; it has {', '.join(dtypes)}"
+            )
         return Precision(
             working_dtype=dtypes[self.working],
             state_dtype=dtypes[self.state],
@@ -85,11 +93,19 @@ def salt(name: str) -> int:
     return key - 2**32 if key >= 2**31 else key
 
 
-def warn_if_stalled(policy: Policy, method: Method, precond_lr: Any) -> None:
+def warn_if_stalled(
+    policy: Policy, method: Method, precond_lr: Any, *, stacklevel: int = 3
+) -> None:
     """Warn if nearest-rounded bfloat16 statistics cannot follow their moving average.
 
     With 8 significant bits, ``s * (1 - precond_lr)`` rounds back to ``s`` unless ``precond_lr``
     exceeds 2^-9 to 2^-8, depending on s. A 0-d array passes unread.
+
+    Args:
+        policy: dtypes and rounding.
+        method: what the state belongs to.
+        precond_lr: weight of the new curvature.
+        stacklevel: which caller the warning points to; 3 is the caller's caller.
     """
     stalls = (
         policy.state == "bfloat16"
@@ -104,5 +120,5 @@ def warn_if_stalled(policy: Policy, method: Method, precond_lr: Any) -> None:
             f"below {_BFLOAT16_UNIT:g} (2^-8) a decay rounds back to where it was; use "
             "rounding='stochastic', or state_dtype='float32'",
             StalledStateWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )

@@ -99,7 +99,10 @@ def _ports(options: argparse.Namespace) -> dict[str, str]:
     ports = {name: discovery.reference(name) for name in options.backend}
     for text in options.port:
         path = discovery.checked_path(text)
-        ports[Path(text.rpartition(":")[0]).name] = path
+        name = Path(text.rpartition(":")[0]).name
+        if name in ports:
+            raise PortError(f"two ports are called {name}; rename a file, or judge one at a time")
+        ports[name] = path
     ports = ports or dict(discovery.known())
     for name in options.require:
         ports.setdefault(name, discovery.reference(name))
@@ -142,16 +145,51 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("command", nargs="?", default="run", choices=("run", "list", "teeth"))
-    add("--backend", type=_list, default=[], metavar="NAMES", help="installed backends, by comma")
+    add(
+        "--backend",
+        action="extend",
+        type=_list,
+        default=[],
+        metavar="NAMES",
+        help="installed backends, by comma",
+    )
     add("--port", action="append", default=[], metavar="FILE.py:NAME", help="a port in a file")
     add("--profile", choices=("certify", "quick"), default="certify")
-    add("--dtype", type=_names(dtypes), default=[], metavar="NAMES", help="narrow the claim")
-    add("--rule", type=_names(list(METHODS)), default=[], metavar="NAMES", help="only these rules")
-    add("--level", type=_list, default=[], metavar="IDS", help="only these checks: L3, L4.0, ...")
+    add(
+        "--dtype",
+        action="extend",
+        type=_names(dtypes),
+        default=[],
+        metavar="NAMES",
+        help="narrow the claim",
+    )
+    add(
+        "--rule",
+        action="extend",
+        type=_names(list(METHODS)),
+        default=[],
+        metavar="NAMES",
+        help="only these rules",
+    )
+    add(
+        "--level",
+        action="extend",
+        type=_list,
+        default=[],
+        metavar="IDS",
+        help="only these checks: L3, L4.0, ...",
+    )
     add("--report", metavar="DIR", help="write report.json there")
     add("--force", action="store_true", help="overwrite a report")
     require = [name for name in os.environ.get("ROOTFREE_REQUIRE", "").split(",") if name]
-    add("--require", type=_list, default=require, metavar="NAMES", help="absence is a failure")
+    add(
+        "--require",
+        action="extend",
+        type=_list,
+        default=require,
+        metavar="NAMES",
+        help="absence is a failure",
+    )
     return parser
 
 

@@ -54,7 +54,9 @@ def load(ref: str) -> Port:
     """Import a port from ``module:attribute`` or ``file.py:attribute``."""
     where, _, attribute = ref.rpartition(":")
     if where.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+        # Its own name might be that of a library that it imports.
+        name = f"rootfree_port_{Path(where).stem}"
+        spec = importlib.util.spec_from_file_location(name, where)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -72,7 +72,8 @@ def quantise(values: Any, form: Format) -> NDArray[np.float64]:
         return x
     _, exponent = np.frexp(x)
     last = np.maximum(exponent, form.min_exponent + 1) - form.bits
-    rounded = np.ldexp(np.rint(np.ldexp(x, -last)), last)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.ldexp(np.rint(np.ldexp(x, -last)), last)
     within = np.abs(rounded) < 2.0 ** (form.max_exponent + 1)
     return np.asarray(np.where(within, rounded, np.copysign(np.inf, x)))
 

@@ -13,6 +13,7 @@ from rootfree_conformance.cases.expand import Case
 from rootfree_conformance.checks import CHECKS
 from rootfree_conformance.checks.contract import Check, Result, failed_to_run
 from rootfree_conformance.numeric import NumericModel
+from rootfree_conformance.script import Answer
 from rootfree_conformance.truth import Truth
 from rootfree_conformance.verdict import Verdict, verdict
 from rootfree_conformance.worker import Worker
@@ -112,8 +113,20 @@ def judged(
         if outcome.error is not None:
             yield case, failed_to_run(case, outcome.error)
         else:
-            model = worker.info["dtypes"][case.policy.dtype]
-            yield case, check.judge(case, outcome.answers, model, truth)
+            yield case, _judged(check, case, outcome.answers, worker.info, truth)
+
+
+def _judged(
+    check: Check, case: Case, answers: Sequence[Answer], info: Mapping[str, Any], truth: Truth
+) -> Result:
+    """Return the result of a case; answers that are not even numbers fail it."""
+    model = info["dtypes"][case.policy.dtype]
+    truth(case, model)  # an error of the suite's own is not the port's
+    try:
+        return check.judge(case, answers, model, truth)
+    except Exception as error:  # noqa: BLE001  # a port may answer anything
+        what = f"{type(error).__name__}: {error}"
+        return failed_to_run(case, f"what the port answered cannot be judged: {what}")
 
 
 def _core(selection: Selection, truth: Truth, progress: Progress) -> Subject:

@@ -19,6 +19,7 @@ from typing import Any
 from rootfree_array import StalledStateWarning
 
 from rootfree_conformance import discovery, script
+from rootfree_conformance.port import Port
 from rootfree_conformance.script import Outcome, Script
 
 _ENVIRONMENT = {
@@ -54,14 +55,20 @@ class Worker:
             environment["PYTHONWARNINGS"] = "ignore"
         command = [sys.executable, "-m", "rootfree_conformance.worker", listener.address, ref]
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        self._link = self._accept(listener)
+        with listener:
+            self._link = self._accept(listener)
         if self._link is not None:
             self._receive_identity(self._link)
 
     def _accept(self, listener: Listener) -> Connection[Any, Any] | None:
         """Wait for the child to call, but not for one that has died."""
         found: list[Any] = []
-        thread = Thread(target=lambda: found.append(listener.accept()), daemon=True)
+
+        def accept() -> None:
+            with suppress(OSError):  # closed, because the child has died
+                found.append(listener.accept())
+
+        thread = Thread(target=accept, daemon=True)
         thread.start()
         for _ in range(_START_SECONDS * 10):
             thread.join(0.1)
@@ -108,19 +115,29 @@ def main(address: str, ref: str) -> None:
         warnings.simplefilter("ignore", StalledStateWarning)  # such cases are wanted here
         try:
             port = discovery.load(ref)
+            info = _identity(port)
         except Exception as error:  # any failure to load is an absence with a reason
             link.send((None, f"{type(error).__name__}: {error}"))
             return
-        proof: Mapping[str, Any] = getattr(port, "proof", dict)()
-        info = {"name": port.name, "device": port.device, "dtypes": dict(port.dtypes)}
-        kind = "white" if hasattr(port, "xp") else "black"
-        link.send(({**info, "proof": dict(proof), "kind": kind}, ""))
+        link.send((info, ""))
         while True:
             try:
                 one = link.recv()
             except EOFError:
                 return
             link.send(script.run(port, one))
+
+
+def _identity(port: Port) -> dict[str, Any]:
+    """Return what a port says of itself."""
+    proof: Mapping[str, Any] = getattr(port, "proof", dict)()
+    return {
+        "name": port.name,
+        "device": port.device,
+        "dtypes": dict(port.dtypes),
+        "proof": dict(proof),
+        "kind": "white" if hasattr(port, "xp") else "black",
+    }
 
 
 if __name__ == "__main__":

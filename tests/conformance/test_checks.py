@@ -152,6 +152,13 @@ class _ReadsTheFirstRate(Broken):
         return super().step(handle, grads, {**hyper, "lr": self.rate})
 
 
+class _Miscounts(Broken):
+    """Takes the number of its calls for the number of updates."""
+
+    def read(self, handle):
+        return super().read(handle)._replace(step=1)
+
+
 class _HidesState(Broken):
     """Keeps its state to itself."""
 
@@ -215,6 +222,7 @@ DOUBLE_AS_SINGLE = {
         (_NamesNothing(), {"L8.3"}),
         (_WritesFirst(), {"L8.3"}),
         (_ReadsTheFirstRate(), {"L4.0", "L5.1"}),
+        (_Miscounts(), {"L3.2", "L4.0"}),
         (_KeepsNarrowState(), {"L3.2", "L4.0", "L6.1"}),
         (Broken(**SINGLE_AS_DOUBLE), {"L3.2", "L4.0"}),
         (_HidesState(), {"L3.2", "L4.0", "L5.1", "L6.1", "L6.4"}),
@@ -229,6 +237,15 @@ def test_broken_ports_fail_where_they_should(port, fails, judge):
     """The checks that fail are those whose promise is broken, and no port stops the suite."""
     failed = {result.id.split("/")[0] for result in judge(port) if not result.passed}
     assert failed == fails
+
+
+@pytest.mark.parametrize("loose", [{"bits": 2}, {"div": 2.0**22}, {"sqrt": 2.0**22}], ids=str)
+def test_a_declaration_that_allows_everything_fails(loose, judge):
+    """A bound that lets a significant digit go judges nobody (vacuity): no way to a verdict."""
+    port = Broken(dtypes={"float32": NumericModel(**loose)})
+    results = judge(port, "L3.2", rules=("adamw",))
+    assert not any(result.passed for result in results)
+    assert all("says nothing" in result.message for result in results)
 
 
 def test_wider_arithmetic_than_declared_is_fine(judge):

@@ -74,6 +74,7 @@ def test_thresholds_are_the_published_ones():
     assert {name: getattr(thresholds, name) for name in LIMITS} == {
         "EXACT": 0,
         "RATIO": 1.0,
+        "VACUITY": 1 / 8,
         "AGREEMENT": 1e-12,
         "SUITE_ROUNDING": 2.0**-20,
     }

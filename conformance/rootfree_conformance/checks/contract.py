@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from rootfree_conformance.cases.expand import Case
 from rootfree_conformance.numeric import NumericModel
 from rootfree_conformance.script import Answer, Script
+from rootfree_conformance.thresholds import RATIO
 from rootfree_conformance.truth import Truth
 
 
@@ -77,4 +78,4 @@ class Check:
 
 def failed_to_run(case: Case, error: str) -> Result:
     """Return the result of a case that the port could not finish."""
-    return Result(case.id, True, "R", math.inf, 0.0, first_bad="exception", message=error)
+    return Result(case.id, True, "R", math.inf, RATIO, first_bad="exception", message=error)

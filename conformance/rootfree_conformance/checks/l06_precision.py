@@ -31,7 +31,7 @@ def _declared(case: Case, answers: Sequence[Answer], _model: NumericModel, _trut
     assert isinstance(after, Snapshot)
     wrong = {"param": float(after.dtypes.get("param") != case.policy.dtype)}
     for role in case.roles:
-        array = after.state[PARAM].get(role)
+        array = after.state.get(PARAM, {}).get(role)
         narrow = case.policy.state_dtype != "bfloat16" and (
             array is None or not differing(array, quantise(array, FORMATS["bfloat16"]))
         )
@@ -77,7 +77,9 @@ def _published_bits(
                 count=STEPS_BEFORE + index,
                 salt=_SALT,
             )
-            wrong[role] += differing(answer.state[PARAM].get(role), np.asarray(current[role]))
+            wrong[role] += differing(
+                answer.state.get(PARAM, {}).get(role), np.asarray(current[role])
+            )
     return counted(case, wrong, "stored bits are not the published hash's")
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rootfree_conformance.thresholds import SUITE_ROUNDING
+from rootfree_conformance.thresholds import RATIO, SUITE_ROUNDING
 
 
 class Worst(NamedTuple):
@@ -40,7 +40,12 @@ def ratio(x: Any, v: Any, e: Any) -> Worst:
     at = np.unravel_index(int(np.argmax(ratios)), ratios.shape)
     index = tuple(int(i) for i in at)
     return Worst(
-        float(ratios[at]), index, float(x[at]), float(v[at]), float(e[at]), int(np.sum(ratios > 1))
+        float(ratios[at]),
+        index,
+        float(x[at]),
+        float(v[at]),
+        float(e[at]),
+        int(np.sum(ratios > RATIO)),
     )
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-import tempfile
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +31,9 @@ _PACKAGES = (
     "optax",
     "cupy-cuda12x",
 )
+
+
+_FOLDERS = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[\w.+-]+[\\/])+")
 
 
 def record(run: Run, code: Exit, profile: str) -> dict[str, Any]:
@@ -58,10 +61,9 @@ def write(report: Mapping[str, Any], path: Path) -> None:
     """Write the report; a reader sees the old file or the new one, never half of it."""
     text = json.dumps(_finite(report), sort_keys=True, indent=1, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    Path(name).replace(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
 
 
 def _port(subject: Subject) -> dict[str, Any]:
@@ -100,8 +102,11 @@ def _environment() -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
+    """Return plain JSON: no infinite numbers, and no folders of this machine in messages."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, str):
+        return _FOLDERS.sub("", value)
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
