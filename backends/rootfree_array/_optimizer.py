@@ -176,14 +176,7 @@ class Optimizer:
                 self._states[name] = fresh(rule, name, param)._replace(**kept)
 
     def _check(self, hyper: Mapping[str, Any]) -> None:
-        decay = self._options.get("decay", 1)
-        if set(hyper) != set(self.method.hyper):
-            raise ValueError(
-                f"{self.method.title} has hyper-parameters {', '.join(self.method.hyper)}; "
-                f"got {', '.join(map(str, hyper))}"
-            )
-        for name, value in hyper.items():
-            rootfree.check_hyper(name, value, decay=decay)
+        rootfree.check_hypers(self.method, hyper, self._options)
 
     def _hyper(self, batch_size: Any) -> Hyper:
         terms: Any = batch_size() if callable(batch_size) else batch_size

@@ -13,6 +13,7 @@ from rootfree import METHODS
 
 from rootfree_conformance import audits, discovery, teeth
 from rootfree_conformance.cases.families import POLICIES
+from rootfree_conformance.checks import CHECKS
 from rootfree_conformance.discovery import PortError
 from rootfree_conformance.faults.catalogue import FAULTS
 from rootfree_conformance.reporting import record, terminal
@@ -135,6 +136,16 @@ def _list(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def _levels(text: str) -> list[str]:
+    levels = _list(text)
+    unknown = [level for level in levels if not any(name.startswith(level) for name in CHECKS)]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"no check is called {', '.join(unknown)}; known: {', '.join(CHECKS)}"
+        )
+    return levels
+
+
 def _parser() -> argparse.ArgumentParser:
     dtypes = list(dict.fromkeys(policy.dtype for policy in POLICIES.values()))
     parser = _Parser(
@@ -174,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--level",
         action="extend",
-        type=_list,
+        type=_levels,
         default=[],
         metavar="IDS",
         help="only these checks: L3, L4.0, ...",

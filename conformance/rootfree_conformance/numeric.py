@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rootfree import check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def quantise(values: Any, form: Format) -> NDArray[np.float64]:
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.ldexp(np.rint(np.ldexp(x, -last)), last)
     within = np.abs(rounded) < 2.0 ** (form.max_exponent + 1)
-    return np.asarray(np.where(within, rounded, np.copysign(np.inf, x)))
+    return np.where(within | np.isnan(x), rounded, np.copysign(np.inf, x))
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,22 @@ class NumericModel:
     expm1: float = 3.0
     subnormals: Literal["kept", "flushed"] = "kept"
     write: Literal["fused", "returned"] = "fused"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no arithmetic.
+
+        Raises:
+            ValueError: for a number of bits or ulps that is none, or an unknown word.
+        """
+        for name in ("bits", "matmul_bits", "accumulator_bits"):
+            bits = getattr(self, name)
+            if bits is not None and not bits >= 1:
+                raise ValueError(f"`{name}` must be at least 1, got {bits!r}")
+        for name in ("div", "sqrt", "log1p", "expm1"):
+            check_number(name, getattr(self, name), low=0, static=True)
+        check_choice("subnormals", self.subnormals, ("kept", "flushed"))
+        check_choice("write", self.write, ("fused", "returned"))
+        check_choice("accumulator_rounding", self.accumulator_rounding, ("nearest", "truncate"))
 
     def working(self, name: str) -> Format:
         """Return the format of elementwise arithmetic in a dtype, with the bits declared."""

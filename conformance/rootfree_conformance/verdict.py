@@ -56,6 +56,7 @@ def exit_code(
     judged = [verdict for name, verdict in verdicts.items() if name != "core"]
     if all(verdict == "NOT RUN" for verdict in judged):
         return Exit.NOTHING_EXECUTED
-    if any(verdicts.get(name, "NOT RUN") != "CONFORMANT" for name in required):
+    missing = any(verdicts.get(name, "NOT RUN") != "CONFORMANT" for name in required)
+    if missing or "INCOMPLETE" in verdicts.values():
         return Exit.REQUIRED_MISSING
     return Exit.CONFORMANT

@@ -15,7 +15,7 @@ from rootfree.curvature import DiagonalCurvature
 from rootfree.descent import descend
 from rootfree.diagonal import Diagonal, DiagonalState
 from rootfree.precision import Precision, add_step, as_update, cast, scalars, store
-from rootfree.signature import Arguments, arguments, docstring, signature
+from rootfree.signature import Arguments, arguments, check_hypers, docstring, signature
 from rootfree.validation import check_choice, check_gradient, check_hyper, check_number
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ __all__ = [
     "check_choice",
     "check_gradient",
     "check_hyper",
+    "check_hypers",
     "check_number",
     "curvature_scale",
     "descend",

@@ -90,10 +90,11 @@ class Diagonal:
         check_number("init_scale", self.init_scale, low=0, static=True)
         check_choice("momentum", self.momentum, ("none", "heavy_ball", "average"))
         check_choice("weight_decay_mode", self.weight_decay_mode, ("coupled", "decoupled"))
-        if self.bias_correction and (self.power != 0.5 or not self.decay):
+        if self.bias_correction and (self.power != 0.5 or not self.decay or self.init_scale):
             raise ValueError(
-                "`bias_correction` is for a decaying root-based statistic that starts at 0, "
-                f"got power={self.power}, decay={self.decay}; set it to False"
+                "`bias_correction` is for a decaying root-based statistic that starts at 0, got "
+                f"power={self.power}, decay={self.decay}, init_scale={self.init_scale}; "
+                "set it to False"
             )
 
     def init(self, param: Array) -> DiagonalState:

@@ -105,15 +105,8 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
             check_choice(name, given[name], choices)
     if "init_scale" in options:
         check_number("init_scale", options["init_scale"], low=0, static=True)
-    decay = options.get("decay", method.fixed.get("decay", 1))
     hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
-    for name, value in hyper.items():
-        check_hyper(name, value, decay=decay, shown=lr if name == "lr" else name)
-    if method.fixed.get("bias_correction") and _is_zero(hyper["precond_lr"]):
-        raise ValueError(
-            f"`precond_lr` of {method.title} must be > 0, got 0: its bias correction divides by "
-            "the weight of the gradients seen so far"
-        )
+    check_hypers(method, hyper, options, lr=lr)
     batch_size = given.get("batch_size", 1)
     if not callable(batch_size):
         check_hyper("batch_size", batch_size)
@@ -125,6 +118,36 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
         given["state_dtype"],
         given["rounding"],
     )
+
+
+def check_hypers(
+    method: Method, hyper: Mapping[str, Any], options: Mapping[str, Any], *, lr: str = "lr"
+) -> None:
+    """Check the values of all hyper-parameters that a method reads.
+
+    Args:
+        method: the method.
+        hyper: values by the names of `rootfree.Hyper`.
+        options: the static configuration.
+        lr: what an error calls the learning rate.
+
+    Raises:
+        TypeError: for a value of the wrong kind.
+        ValueError: for a value out of its range, a missing name or an unknown one.
+    """
+    if set(hyper) != set(method.hyper):
+        raise ValueError(
+            f"{method.title} has the hyper-parameters {', '.join(method.hyper)}; "
+            f"got {', '.join(map(str, hyper))}"
+        )
+    decay = options.get("decay", method.fixed.get("decay", 1))
+    for name, value in hyper.items():
+        check_hyper(name, value, decay=decay, shown=lr if name == "lr" else name)
+    if method.fixed.get("bias_correction") and _is_zero(hyper["precond_lr"]):
+        raise ValueError(
+            f"`precond_lr` of {method.title} must be > 0, got 0: its bias correction divides by "
+            "the weight of the gradients seen so far"
+        )
 
 
 def docstring(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -11,9 +11,23 @@ from rootfree_conformance import script
 from rootfree_conformance.__main__ import main
 from rootfree_conformance.cases.expand import Case
 from rootfree_conformance.checks import CHECKS
-from rootfree_conformance.checks.contract import Result, failed_to_run
+from rootfree_conformance.checks.contract import Result
 from rootfree_conformance.port import Port
+from rootfree_conformance.run import judged
+from rootfree_conformance.script import Outcome, Script
 from rootfree_conformance.truth import Truth
+
+
+class InProcess:
+    """What a worker is to the judges, without a process."""
+
+    def __init__(self, port: Port) -> None:
+        self.info = {"dtypes": dict(port.dtypes)}
+        self._port = port
+
+    def run(self, scripts: Iterable[Script]) -> Iterator[Outcome]:
+        """Yield the outcome of each script in turn."""
+        return (script.run(self._port, one) for one in scripts)
 
 
 @pytest.fixture
@@ -60,20 +74,16 @@ def judge(truth: Truth) -> Callable[..., list[Result]]:
             case.corner.name in ("balanced", "exact_decay")
         ),
     ) -> list[Result]:
-        results = []
-        for name in checks or CHECKS:
-            check = CHECKS[name]
-            for case in check.cases(check.id):
-                fits = case.shape == (3, 5) and case.policy.dtype in port.dtypes
-                if not fits or case.method.name not in rules or not wanted(case):
-                    continue
-                outcome = script.run(port, check.script(case))
-                if outcome.error is None:
-                    model = port.dtypes[case.policy.dtype]
-                    results.append(check.judge(case, outcome.answers, model, truth))
-                else:
-                    results.append(failed_to_run(case, outcome.error))
-        assert results
-        return results
+        pairs = [
+            (CHECKS[name], case)
+            for name in checks or CHECKS
+            for case in CHECKS[name].cases(name)
+            if case.shape == (3, 5)
+            and case.policy.dtype in port.dtypes
+            and case.method.name in rules
+            and wanted(case)
+        ]
+        assert pairs
+        return [result for _, result in judged(InProcess(port), pairs, truth)]
 
     return judge

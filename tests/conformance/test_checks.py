@@ -89,6 +89,26 @@ class _KeepsNarrowState(Broken):
         return handle
 
 
+class _DrawsOtherKeys(Broken):
+    """Starts with rounding keys that do not come from names."""
+
+    def start(self, spec, params):
+        handle = super().start(spec, params)
+        for name, state in handle._states.items():
+            if state.salt is not None:
+                handle._states[name] = state._replace(salt=state.salt + np.int32(1))
+        return handle
+
+
+class _InventsState(Broken):
+    """Shows an array that no rule keeps."""
+
+    def read(self, handle):
+        snapshot = super().read(handle)
+        state = {name: {**roles, "extra": np.ones(2)} for name, roles in snapshot.state.items()}
+        return snapshot._replace(state=state)
+
+
 class _UsesOtherBits(Broken):
     """Rounds stochastically with bits of its own: unbiased, and not the published ones."""
 
@@ -108,6 +128,17 @@ class _AcceptsAnyShape(Broken):
             for name, grad in grads.items()
         }
         return super().step(handle, cut, hyper)
+
+
+class _Broadcasts(Broken):
+    """Takes a gradient that can be stretched to the shape of its parameter."""
+
+    def step(self, handle, grads, hyper):
+        stretched = {
+            name: np.broadcast_to(grad, handle.params[name].shape) if grad.shape[0] == 1 else grad
+            for name, grad in grads.items()
+        }
+        return super().step(handle, stretched, hyper)
 
 
 class _RaisesAnything(Broken):
@@ -217,7 +248,10 @@ DOUBLE_AS_SINGLE = {
         (_MisnamesState(), {"L6.1"}),
         (_MisnamesParameters(), {"L6.1"}),
         (_UsesOtherBits(), {"L6.4"}),
+        (_DrawsOtherKeys(), {"L6.4"}),
+        (_InventsState(), {"L3.2", "L4.0"}),
         (_AcceptsAnyShape(), {"L8.3"}),
+        (_Broadcasts(), {"L8.3"}),
         (_RaisesAnything(), {"L8.3"}),
         (_NamesNothing(), {"L8.3"}),
         (_WritesFirst(), {"L8.3"}),
@@ -227,7 +261,7 @@ DOUBLE_AS_SINGLE = {
         (Broken(**SINGLE_AS_DOUBLE), {"L3.2", "L4.0"}),
         (_HidesState(), {"L3.2", "L4.0", "L5.1", "L6.1", "L6.4"}),
         (_ShowsFrozenState(), {"L3.2", "L4.0", "L5.1", "L6.4"}),
-        (_LosesParameters(), {"L3.2", "L4.0", "L5.1", "L8.3"}),
+        (_LosesParameters(), {"L3.2", "L4.0", "L5.1", "L6.1", "L8.3"}),
         (_ReturnsText(), set(CHECKS)),
         (_ReturnsNothing(), set(CHECKS)),
     ],
@@ -249,9 +283,10 @@ def test_a_declaration_that_allows_everything_fails(loose, judge):
 
 
 def test_wider_arithmetic_than_declared_is_fine(judge):
-    """A port may compute better than it declares where it stores what it declares."""
-    results = judge(Broken(**DOUBLE_AS_SINGLE), "L3.2", "L4.0")
-    assert all(result.passed for result in results)
+    """A port may compute better than it declares; what it stores is a matter of its own."""
+    port = Broken(**DOUBLE_AS_SINGLE)
+    assert all(result.passed for result in judge(port, "L3.2", "L4.0"))
+    assert not any(result.passed for result in judge(port, "L6.1"))
 
 
 def test_read_only_and_strict_ports_conform(judge):

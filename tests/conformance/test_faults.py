@@ -26,7 +26,8 @@ def test_ids_are_unique():
     """Numbers are never reused, and no fault is planted twice."""
     assert len(BY_ID) == len(FAULTS) >= 15
     assert all(re.fullmatch(r"M\d\d", fault.id) for fault in FAULTS)
-    assert len({(fault.file, fault.old, fault.new) for fault in FAULTS}) == len(FAULTS)
+    experiments = {(f.file, f.old, f.new, f.killer, f.port, f.rules, f.policies) for f in FAULTS}
+    assert len(experiments) == len(FAULTS)
     assert len({fault.title for fault in FAULTS}) == len(FAULTS)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import ml_dtypes
 import numpy as np
 import pytest
-from rootfree_conformance.numeric import FORMATS, quantise
+from rootfree_conformance.numeric import FORMATS, NumericModel, quantise
 
 CASTS = {
     "float32": np.dtype(np.float32),
@@ -86,6 +88,24 @@ def test_format_describes_the_dtype(name):
     assert form.smallest_normal == float(info.smallest_normal)
     assert form.smallest_subnormal == float(info.smallest_subnormal)
     assert form.bits == info.nmant + 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"bits": 0}, "`bits` must be at least 1, got 0"),
+        ({"matmul_bits": -3}, "`matmul_bits` must be at least 1, got -3"),
+        ({"div": -0.5}, "`div` must be >= 0, got -0.5"),
+        ({"log1p": np.nan}, "`log1p` must be >= 0, got nan"),
+        ({"subnormals": "lost"}, "`subnormals` must be one of 'kept', 'flushed'; got 'lost'"),
+        ({"write": "later"}, "`write` must be one of 'fused', 'returned'; got 'later'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_declaration_that_is_none(given, words):
+    """A model that describes no arithmetic is refused where it is made."""
+    with pytest.raises(ValueError, match=re.escape(words)):
+        NumericModel(**given)
 
 
 def test_quantise_returns_what_it_can_hold():

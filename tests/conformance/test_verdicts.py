@@ -105,6 +105,8 @@ YES, NO, PART, NOT = "CONFORMANT", "NON-CONFORMANT", "INCOMPLETE", "NOT RUN"
         ({"core": YES, "a": YES, "b": NOT}, [], True, 0),
         ({"core": YES, "a": YES, "b": NOT}, ["b"], True, 3),
         ({"core": YES, "a": YES, "b": PART}, ["b"], True, 3),
+        ({"core": YES, "a": YES, "b": PART}, [], True, 3),
+        ({"core": PART, "a": PART}, [], True, 3),
         ({"core": YES, "a": YES}, ["never heard of"], True, 3),
         ({"core": YES, "a": NOT}, [], True, 4),
         ({"core": YES, "a": NOT}, ["a"], True, 4),
@@ -115,7 +117,7 @@ YES, NO, PART, NOT = "CONFORMANT", "NON-CONFORMANT", "INCOMPLETE", "NOT RUN"
         ({"core": NOT, "a": NOT}, ["a"], False, 2),
         ({"core": YES, "a": NO}, [], False, 2),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_exit_code(verdicts, required, audited, code):
     """The first that applies of 2, 1, 4, 3, 0."""

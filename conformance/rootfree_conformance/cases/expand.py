@@ -97,21 +97,18 @@ class Case:
 
     @cached_property
     def hypers(self) -> list[dict[str, float]]:
-        """Hyper-parameters of each step: in a run, lr and damping fall and alpha alternates.
+        """Hyper-parameters of each step: in a run all of them change.
 
         A run has little weight decay: a bound cannot know that decay and heavy ball cancel, and
         with much of both it would grow without use.
         """
         first = self.corner.values(self.method)
-        if self.steps > 1:
-            first["weight_decay"] *= RUN_DECAY
+        if self.steps == 1 or not self.corner.scheduled:
+            return [first] * self.steps
+        first["weight_decay"] *= RUN_DECAY
         return [
-            first
-            | {
-                "lr": first["lr"] * (1 - i / (2 * RUN_LENGTH)),
-                "damping": first["damping"] * (1 - i / (4 * RUN_LENGTH)),
-                "curvature_scale": first["curvature_scale"] * (0.5 if i % 2 else 1.0),
-            }
+            {name: value * (1 - i / (2 * RUN_LENGTH)) for name, value in first.items()}
+            | {"curvature_scale": first["curvature_scale"] * (0.5 if i % 2 else 1.0)}
             for i in range(self.steps)
         ]
 

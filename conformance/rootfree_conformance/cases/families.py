@@ -93,6 +93,7 @@ class Corner:
         state: ``"balanced"`` mid-run, or ``"fresh"``.
         gradient: ``"normal"``, ``"graded"`` over 2**-5 to 2**5, or ``"zero"``.
         needs: a hyper-parameter or option without which the corner says nothing new.
+        scheduled: whether the hyper-parameters change from step to step of a run.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Corner:
     state: Literal["balanced", "fresh"] = "balanced"
     gradient: Literal["normal", "graded", "zero"] = "normal"
     needs: str = "lr"
+    scheduled: bool = True
 
     def applies(self, method: Method) -> bool:
         """Return whether the method has what the corner varies."""
@@ -144,7 +146,23 @@ CORNERS: Final = (
     Corner("init_scale", {}, {"init_scale": 2.0}, "fresh", needs="init_scale"),
     Corner("graded", gradient="graded"),
     Corner("zero_gradient", gradient="zero"),
+    Corner("vanishing", {"damping": 0.0}, state="fresh", gradient="zero", needs="damping"),
+    Corner(
+        "vanishing_free",
+        {"damping": 0.0},
+        {"init_scale": 0.0},
+        state="fresh",
+        gradient="zero",
+        needs="init_scale",
+    ),
 )
+EXACT_DECAY: Final = Corner(
+    "exact_decay",
+    {"precond_lr": 2.0**-10, "momentum": 0.75, "weight_decay": 0.0},
+    gradient="zero",
+    scheduled=False,
+)
+"""Decay by factors that are exact in float32, for which stored bits can be foretold."""
 RUNS: Final = ("balanced", "quiet", "first_step", "no_buffer", "other_decay")
 """Corners that trajectories start from."""
 RUN_SHAPES: Final = ((3, 5), (7,), (5, 4, 3))

@@ -10,11 +10,12 @@ import numpy as np
 
 from rootfree_conformance.cases.expand import PARAM, Case, single_steps
 from rootfree_conformance.checks.contract import Check, Result
-from rootfree_conformance.judges.ratio import Worst, ratio
+from rootfree_conformance.judges.ratio import Worst, differing, ratio
 from rootfree_conformance.numeric import UNDERFLOW, NumericModel
 from rootfree_conformance.port import HostArray, Snapshot
 from rootfree_conformance.script import Answer, Load, Read, Script, Start, Step
 from rootfree_conformance.thresholds import RATIO, VACUITY
+from rootfree_conformance.truth import Step as Expected
 from rootfree_conformance.truth import Truth
 
 
@@ -55,13 +56,21 @@ def within_bound(
             if not worst or found.ratio > largest.ratio:
                 largest, worst = found, {"step": number, "role": role, **found._asdict()}
                 message = _words(role, found, v)
-        if case.param.size and answer.step != case.updates(number):
+        if case.param.size and (wrong := _miscounted(answer, case.updates(number), expected)):
             per_output["step"] = math.inf
-            first_bad = first_bad or "step"
-            message = f"the count is {answer.step}, expected {case.updates(number)}"
+            first_bad, message = first_bad or "step", message if first_bad else wrong
     value = max(per_output.values(), default=0.0)
     message = message if first_bad else ""
     return Result(case.id, True, "R", value, RATIO, per_output, worst, first_bad, message)
+
+
+def _miscounted(answer: Snapshot, count: int, expected: Expected) -> str:
+    """Return what is wrong with the count, or with the set of roles; nothing if they are right."""
+    state = answer.state.get(PARAM, {})
+    if answer.step != count or differing(state.get("step"), np.asarray(float(count))):
+        return f"the count is {answer.step} and {state.get('step')}, expected {count}"
+    unknown = set(state) - {*expected, "step", "salt"}
+    return f"there is state that the rule does not keep: {sorted(unknown)}" if unknown else ""
 
 
 def _vacuous(v: HostArray, e: HostArray) -> Worst | None:

@@ -45,6 +45,7 @@ def compare(one: Answer, other: Answer) -> dict[str, float]:
         role: float(differing(state.get(role), second.get(role)))
         for role in dict.fromkeys([*state, *second])
     }
+    counts["count"] = float(one.step != other.step)
     return {**counts, "param": float(differing(one.params[PARAM], other.params[PARAM]))}
 
 

@@ -5,45 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from rootfree import METHODS
 from rootfree.precision import ROLES
+from rootfree_array._precision import salt
 from rootfree_textbook import round_stochastically
 
 from rootfree_conformance.cases.expand import PARAM, STEPS_BEFORE, Case, balanced
-from rootfree_conformance.cases.families import Corner
+from rootfree_conformance.cases.families import EXACT_DECAY, POLICIES
 from rootfree_conformance.checks.contract import Check, Result
 from rootfree_conformance.checks.l03_step import step_by_step
 from rootfree_conformance.checks.l05_state import counted
 from rootfree_conformance.judges.ratio import differing
 from rootfree_conformance.numeric import FORMATS, NumericModel, quantise
 from rootfree_conformance.port import Snapshot
-from rootfree_conformance.script import Answer, Load, Read, Script, Start, Step
+from rootfree_conformance.script import Answer, Call, Load, Read, Script, Start, Step
 from rootfree_conformance.truth import Truth
 
 _SALT = 20240217
-_DECAY = {"precond_lr": 2.0**-10, "momentum": 0.75, "weight_decay": 0.0}
-_DECAYS = Corner("exact_decay", _DECAY, gradient="zero")
 _DECAY_STEPS = 30
 
 
 def _declared(case: Case, answers: Sequence[Answer], _model: NumericModel, _truth: Truth) -> Result:
-    """Compare stored dtypes with the policy; wide state must hold numbers that bf16 cannot."""
+    """Compare stored dtypes with the policy, by name and by value.
+
+    What is stored must be numbers of its dtype, and wide state must hold some that bf16 cannot.
+    """
     (after,) = answers
     assert isinstance(after, Snapshot)
-    wrong = {"param": float(after.dtypes.get("param") != case.policy.dtype)}
-    for role in case.roles:
-        array = after.state.get(PARAM, {}).get(role)
-        narrow = case.policy.state_dtype != "bfloat16" and (
-            array is None or not differing(array, quantise(array, FORMATS["bfloat16"]))
-        )
-        misnamed = after.dtypes.get(role) != case.policy.state_dtype
-        wrong[role] = float(misnamed or narrow)
+    kept = {role: after.state.get(PARAM, {}).get(role) for role in case.roles}
+    wrong = {}
+    for role, array in {**kept, "param": after.params.get(PARAM)}.items():
+        dtype = case.policy.dtype if role == "param" else case.policy.state_dtype
+        fits = array is not None and not differing(array, quantise(array, FORMATS[dtype]))
+        coarse = fits and not differing(array, quantise(array, FORMATS["bfloat16"]))
+        narrow = coarse and dtype != "bfloat16"
+        wrong[role] = float(after.dtypes.get(role) != dtype or narrow or not fits)
     return counted(case, wrong, f"stored as {after.dtypes}, not as the policy says")
 
 
 def _stochastic(check: str) -> Iterator[Case]:
-    for case in balanced(check):
-        if case.policy.rounding == "stochastic":
-            yield Case(check, case.method, _DECAYS, case.shape, case.policy, _DECAY_STEPS)
+    policy = POLICIES["bfloat16-stochastic"]
+    for method in METHODS.values():
+        yield Case(check, method, EXACT_DECAY, (3, 5), policy, _DECAY_STEPS)
 
 
 def _decaying(case: Case) -> Script:
@@ -52,7 +55,8 @@ def _decaying(case: Case) -> Script:
         for grad, hyper in zip(case.grads, case.hypers, strict=True)
         for call in (Step({PARAM: grad}, hyper), Read())
     ]
-    return [Start(case.spec, {PARAM: case.param}), Load(case.snapshot(_SALT)), *steps]
+    start: list[Call] = [Start(case.spec, {PARAM: case.param}), Read()]
+    return [*start, Load(case.snapshot(_SALT)), *steps]
 
 
 def _published_bits(
@@ -60,13 +64,18 @@ def _published_bits(
 ) -> Result:
     """Replay the decay with the published hash.
 
-    Before rounding, a bfloat16 number times 1 - 2^-10 or 3/4 is exact in float32, so every port
-    rounds the same numbers and must store the same bits.
+    The key of a fresh parameter comes from its name. Before rounding, a bfloat16 number times
+    1 - 2^-10 or 3/4 is exact in float32, so every port rounds the same numbers and must store the
+    same bits.
     """
     factor = {"statistic": 1 - case.corner.settings(case.method).get("decay", 1) * 2.0**-10}
     if case.method.options.get("decay", 1) == 0:
         factor["statistic"] = 1.0
-    wrong = dict.fromkeys(case.roles, 0.0)
+    fresh, *answers = answers
+    assert isinstance(fresh, Snapshot)
+    key = np.asarray(float(salt(PARAM)))
+    wrong = {"salt": float(differing(fresh.state.get(PARAM, {}).get("salt"), key))}
+    wrong |= dict.fromkeys(case.roles, 0.0)
     current = {role: case.state[role] for role in case.roles}
     for index, answer in enumerate(answers):
         assert isinstance(answer, Snapshot)

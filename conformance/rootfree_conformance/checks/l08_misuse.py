@@ -15,28 +15,35 @@ from rootfree_conformance.truth import Truth
 
 
 def _misshapen(case: Case) -> Script:
-    wrong = np.ones((*case.shape[:-1], case.shape[-1] + 1))
+    longer = np.ones((*case.shape[:-1], case.shape[-1] + 1))
+    broadcasting = np.ones((1, *case.shape[1:]))
     return [
         Start(case.spec, {PARAM: case.param}),
         Load(case.snapshot()),
         Read(),
-        Refuse({PARAM: wrong}, case.hypers[0]),
+        Refuse({PARAM: longer}, case.hypers[0]),
+        Refuse({PARAM: broadcasting}, case.hypers[0]),
         Read(),
     ]
 
 
 def _refused(case: Case, answers: Sequence[Answer], _model: NumericModel, _truth: Truth) -> Result:
-    before, refusal, after = answers
-    assert isinstance(refusal, Refusal)
-    typed = bool({"ValueError", "TypeError"} & set(refusal.classes))
-    error = {"error": 0.0 if typed and PARAM in refusal.message else 1.0}
-    came = f"{refusal.classes[:1]} {refusal.message!r}" if refusal.classes else "no error"
+    before, *refusals, after = answers
+    error = {"error": float(sum(not _typed(refusal) for refusal in refusals))}
+    came = [refusal for refusal in refusals if not _typed(refusal)]
     return counted(
         case,
         {**error, **compare(before, after)},
         f"a gradient of the wrong shape must raise ValueError or TypeError naming {PARAM!r} and "
         f"change nothing; got {came}; wrong",
     )
+
+
+def _typed(refusal: Answer) -> bool:
+    """Return whether an error is of the documented kind and names the parameter."""
+    assert isinstance(refusal, Refusal)
+    known = {"ValueError", "TypeError"} & set(refusal.classes)
+    return bool(known) and PARAM in refusal.message
 
 
 REJECTION = Check(

@@ -114,7 +114,7 @@ class BoundArray:
             value = self.value / other.value
             room = np.abs(other.value) - other.error
             error = np.where(room > 0, (self.error + np.abs(value) * other.error) / room, math.inf)
-        return self.xp.rounded(value, error, self.dtype, ulps=self.xp.model.div, exact=False)
+        return self.xp.rounded(value, error, self.dtype, ulps=self.xp.model.div, exact=value == 0)
 
     def __rtruediv__(self, other: Any) -> BoundArray:
         return self._lift(other) / self
@@ -224,7 +224,7 @@ class BoundNamespace:
         with np.errstate(divide="ignore", invalid="ignore"):
             slope = np.where(x.error > 0, x.error / (value + low), 0.0)
         error = np.minimum(slope, np.sqrt(x.error))
-        return self.rounded(value, error, x.dtype, ulps=self.model.sqrt, exact=False)
+        return self.rounded(value, error, x.dtype, ulps=self.model.sqrt, exact=value == 0)
 
     def log1p(self, x: BoundArray, /) -> BoundArray:
         """The error is divided by the smallest argument of the logarithm."""

@@ -28,13 +28,15 @@ class TorchPort:
             for name, host in params.items()
         ]
         cls = getattr(rootfree_torch, method(spec.rule).class_name)
-        return cls(
+        optimizer = cls(
             named,
             **start_hyper(spec),
             state_dtype=spec.state_dtype,
             rounding=spec.rounding,
             **options,
         )
+        optimizer.init_state()  # what the first step would create
+        return optimizer
 
     def step(self, handle: Any, grads: HostArrays, hyper: Mapping[str, float]) -> Any:
         """Set gradients and hyper-parameters, and step."""

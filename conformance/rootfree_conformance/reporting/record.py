@@ -33,6 +33,7 @@ _PACKAGES = (
 )
 
 
+# Folders of this machine, which errors name and a report must not.
 _FOLDERS = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[\w.+-]+[\\/])+")
 
 
@@ -79,10 +80,13 @@ def _port(subject: Subject) -> dict[str, Any]:
         "device": subject.device,
         "proof": dict(subject.proof),
         "verdict": subject.verdict,
-        "reason": subject.reason,
+        "reason": _FOLDERS.sub("", subject.reason),
         "numeric": {name: asdict(model) for name, model in subject.dtypes.items()},
         "levels": levels,
-        "cases": [asdict(result) | {"passed": result.passed} for result in subject.results],
+        "cases": [
+            asdict(result) | {"passed": result.passed, "message": _FOLDERS.sub("", result.message)}
+            for result in subject.results
+        ],
     }
 
 
@@ -102,11 +106,9 @@ def _environment() -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """Return plain JSON: no infinite numbers, and no folders of this machine in messages."""
+    """Return plain JSON, which has no infinite numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if isinstance(value, str):
-        return _FOLDERS.sub("", value)
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
