@@ -16,6 +16,7 @@ from rootfree_array._precision import resolve, warn_if_stalled
 from rootfree_array._state import Roles, fresh, restored, roles, stack, unstack
 
 Arrays = Mapping[str, Array]
+_BUFFERS: Final = {"momentum", "first_moment"}  # roles that a momentum needs
 
 _EXTRA: Final = {
     "platform": "the array library and device; by default the one of `params`.",
@@ -107,6 +108,8 @@ class Optimizer:
                 parameter's; for a hyper-parameter out of its range.
         """
         active = _checked_grads(self.params, grads, curvature)
+        if curvature and "precond_lr" not in self.method.hyper:
+            raise ValueError(f"{self.method.title} has no use for a curvature")
         hyper = self._hyper(self.batch_size if batch_size is None else batch_size)
         self._make_state()
         new = {
@@ -133,6 +136,7 @@ class Optimizer:
             "method": self.method.name,
             "hyper": dict(self.hyper),
             "batch_size": None if callable(self.batch_size) else self.batch_size,
+            "options": {**self._options, "loss_reduction": self._loss_reduction},
             "state": self.state,
         }
 
@@ -151,10 +155,19 @@ class Optimizer:
         self._check(saved["hyper"])
         if saved["batch_size"] is not None:
             rootfree.check_hyper("batch_size", saved["batch_size"])
-        states = {
-            name: restored(fresh(self._rules[name], name, self.params[name]), arrays, name)
+        options = {**self._options, "loss_reduction": self._loss_reduction}
+        if saved["options"] != options:
+            raise ValueError(f"state was saved with {saved['options']}, expected {options}")
+        needed = _may_be_nonzero(saved["hyper"]["momentum"])
+        rules = {
+            name: self._rule(name, momentum=needed or not _BUFFERS.isdisjoint(arrays))
             for name, arrays in saved["state"].items()
         }
+        states = {
+            name: restored(fresh(rules[name], name, self.params[name]), arrays, name)
+            for name, arrays in saved["state"].items()
+        }
+        self._rules.update(rules)
         self._states, self.hyper = states, dict(saved["hyper"])
         if saved["batch_size"] is not None:
             self.batch_size = saved["batch_size"]
@@ -163,8 +176,7 @@ class Optimizer:
         """Create what is missing: all state at first, a buffer when a momentum of 0 has changed."""
         momentum = _may_be_nonzero(self.hyper["momentum"])
         for name, param in self.params.items():
-            policy = self._policies[name].precision(self._platform.dtypes)
-            rule = self.method.rule(policy, momentum=momentum, **self._options)
+            rule = self._rule(name, momentum=momentum)
             old = self._states.get(name)
             if not _has_elements(param) or (old is not None and not momentum):
                 continue  # a buffer that exists stays
@@ -174,6 +186,10 @@ class Optimizer:
                 )
                 self._rules[name] = rule
                 self._states[name] = fresh(rule, name, param)._replace(**kept)
+
+    def _rule(self, name: str, *, momentum: bool) -> Rule[Any]:
+        precision = self._policies[name].precision(self._platform.dtypes)
+        return self.method.rule(precision, momentum=momentum, **self._options)
 
     def _check(self, hyper: Mapping[str, Any]) -> None:
         rootfree.check_hypers(self.method, hyper, self._options)
@@ -262,6 +278,8 @@ def _member_step(
 def _checked_params(params: Arrays) -> dict[str, Any]:
     if not isinstance(params, Mapping):
         raise TypeError(f"`params` must be arrays by name, got {type(params).__name__}")
+    if not params:
+        raise ValueError("`params` must hold at least one array")
     for name, param in params.items():
         _check_array(f"parameter {name!r}", param)
     return dict(params)
@@ -279,15 +297,15 @@ def _checked_grads(
     unknown = sorted((set(grads) | set(curvature)) - set(params))
     if unknown:
         raise ValueError(f"no parameter is called {', '.join(map(repr, unknown))}")
+    for name, diagonal in curvature.items():
+        _check_array(f"curvature of {name!r}", diagonal)
+        rootfree.check_gradient(name, diagonal, params[name], kinds=("device",))
     active = {}
     for name, grad in grads.items():
         if grad is None:
             continue
         _check_array(f"gradient of {name!r}", grad)
         rootfree.check_gradient(name, grad, params[name])
-        if name in curvature:
-            _check_array(f"curvature of {name!r}", curvature[name])
-            rootfree.check_gradient(name, curvature[name], params[name], kinds=("device",))
         if _has_elements(params[name]):
             active[name] = grad
     return active

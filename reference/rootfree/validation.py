@@ -44,7 +44,11 @@ def check_number(
             return
         wanted = "a number" if static else "a number or a 0-d array"
         raise TypeError(f"`{name}` must be {wanted}, got {type(value).__name__}: {value!r}")
-    if not math.isfinite(value) or not low <= float(value) < high:
+    try:
+        number = float(value)
+    except OverflowError:  # a Python integer beyond every float
+        number = math.inf
+    if not math.isfinite(number) or not low <= number < high:
         span = f">= {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
         raise ValueError(f"`{name}` must be {span}, got {value!r}")
 

@@ -155,6 +155,8 @@ def adamw(
 
     beta1 is `momentum` and beta2 is 1 - `precond_lr`. `precond_lr` must be > 0 here: an average to
     which nothing is ever added has no correction. Without "first_moment" in the state m_hat is G.
+    The code adds up the weights, (1 - beta) (1 + beta + ... + beta^(t-1)): it is the same number,
+    and the difference 1 - beta^t would lose digits where beta is near 1.
 
     References:
         D. P. Kingma, J. Ba. Adam: A Method for Stochastic Optimization. 2014. arXiv 1412.6980,
@@ -166,11 +168,11 @@ def adamw(
     m_hat = grad
     if "first_moment" in state:
         m = beta1 * state["first_moment"] + (1 - beta1) * grad
-        m_hat = m / (1 - beta1**t)
+        m_hat = m / ((1 - beta1) * np.sum(beta1 ** np.arange(t)))
         new["first_moment"] = np.asarray(m)
     squared = grad * grad if curvature is None else curvature
-    v = beta2 * state["statistic"] + (1 - beta2) * squared
-    v_hat = v / (1 - beta2**t)
+    v = beta2 * state["statistic"] + precond_lr * squared  # 1 - beta2, as it was given
+    v_hat = v / (precond_lr * np.sum(beta2 ** np.arange(t)))
     new["statistic"] = np.asarray(v)
     direction = m_hat / np.maximum(np.sqrt(v_hat) + damping, TINY)
     return _descend(param, direction, new, lr, weight_decay, weight_decay_mode)

@@ -139,14 +139,19 @@ def test_limits_depend_on_the_method():
         ({"a": np.ones(2), "w": np.ones(2, dtype=np.int64)}, "parameter 'w' has dtype int64"),
         ({"a": np.ones(2), "w": torch.ones(2)}, "Multiple namespaces"),
         ({"a": array_api_strict.ones(2), "w": np.ones(2)}, "Multiple namespaces"),
-        ({}, "array"),
     ],
-    ids=range(14),
+    ids=range(13),
 )
 def test_wrong_parameters(params, words):
     """What is no real floating-point array of one library is refused, by name where it has one."""
     with pytest.raises(TypeError, match=words):
         RFRMSProp(params)
+
+
+def test_no_parameters():
+    """As in torch, an optimizer of nothing is a mistake."""
+    with pytest.raises(ValueError, match="`params` must hold at least one array"):
+        RFRMSProp({})
 
 
 def test_parameters_are_arrays_by_name():

@@ -180,3 +180,27 @@ def test_functional_state_has_the_same_roles(normal):
     for name, one in state.items():
         held = {role for role, array in one._asdict().items() if array is not None}
         assert held == set(optimizer.state[name])
+
+
+@pytest.mark.parametrize(("first", "then"), [(0.0, 0.9), (0.9, 0.0)])
+def test_a_momentum_that_changed_can_be_resumed(first, then, normal):
+    """What decides about the buffer is the state that was saved, not how the new one was built."""
+    optimizer = RFRMSProp(normal(), momentum=0.0)
+    optimizer.step(normal(1))
+    optimizer.hyper["momentum"] = 0.9 if first == 0.0 else 0.0
+    optimizer.step(normal(2))
+    twin = RFRMSProp(normal(), momentum=then)
+    twin.load_state_dict(optimizer.state_dict())
+    for one in (optimizer, twin):
+        one.step(normal(3))
+    assert optimizer.hyper == twin.hyper
+    for name, roles in optimizer.state.items():
+        for role, array in roles.items():
+            assert np.array_equal(array, twin.state[name][role])
+
+
+def test_another_configuration_is_refused(normal):
+    """A sum is not an average: static options are part of what is saved."""
+    saved = RFRMSProp(normal(), decay=0).state_dict()
+    with pytest.raises(ValueError, match="'decay': 0"):
+        RFRMSProp(normal()).load_state_dict(saved)

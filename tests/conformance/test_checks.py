@@ -249,7 +249,7 @@ DOUBLE_AS_SINGLE = {
         (_MisnamesParameters(), {"L6.1"}),
         (_UsesOtherBits(), {"L6.4"}),
         (_DrawsOtherKeys(), {"L6.4"}),
-        (_InventsState(), {"L3.2", "L4.0"}),
+        (_InventsState(), {"L3.2", "L4.0", "L5.1"}),
         (_AcceptsAnyShape(), {"L8.3"}),
         (_Broadcasts(), {"L8.3"}),
         (_RaisesAnything(), {"L8.3"}),
