@@ -144,6 +144,30 @@ def test_configurations_do_not_mix(normal):
         make(RFAdamW, normal).load_state_dict(saved)
 
 
+def test_options_do_not_mix(normal, unchanged):
+    """A sum is not continued as an average."""
+    saved = make(RFRMSProp, normal, decay=0).state_dict()
+    optimizer = make(RFRMSProp, normal)
+    with unchanged(optimizer), pytest.raises(ValueError, match=r"saved with .*'decay': 0"):
+        optimizer.load_state_dict(saved)
+
+
+@pytest.mark.parametrize(("first", "then"), [(0.0, 0.5), (0.5, 0.0)])
+def test_a_buffer_follows_the_saved_momentum(first, then, normal, take_steps, same_bits):
+    """A run whose momentum was switched on or off goes on in an optimizer made as it was."""
+    runs = [RFRMSProp(normal(0, np.float32), momentum=first) for _ in range(2)]
+    whole, resumed = runs
+    take_steps(whole, 0)
+    whole.hyper["momentum"] = then
+    take_steps(whole, 1)
+    resumed.params.update(whole.params)
+    resumed.load_state_dict(whole.state_dict())
+    for run in runs:
+        take_steps(run, 2, 3)
+    assert same_bits(whole.params, resumed.params)
+    assert same_bits(whole.state, resumed.state)
+
+
 def test_batch_size_is_saved_where_it_is_a_number(normal):
     """A callable is the program's, not the file's: it stays."""
     optimizer = make(RFRMSProp, normal, batch_size=8)

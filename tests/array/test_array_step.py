@@ -292,6 +292,13 @@ def test_curvature_replaces_the_squared_gradient(normal):
     np.testing.assert_allclose(optimizer.state["bias"]["statistic"], expected, rtol=1e-15)
 
 
+def test_a_curvature_that_nobody_reads_changes_nothing(normal, unchanged):
+    """SGD keeps no statistic that a curvature could enter."""
+    optimizer = SGD(normal(), momentum=0.5)
+    with unchanged(optimizer), pytest.raises(ValueError, match="SGD has no use for a curvature"):
+        optimizer.step(normal(1), curvature={"bias": np.ones(7)})
+
+
 def test_salts_come_from_names():
     """The key of a parameter's rounding bits is the CRC-32 of its name, as int32."""
     names = ["weight", "layers.0.bias", "größe", ""]
