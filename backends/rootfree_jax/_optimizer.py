@@ -143,7 +143,7 @@ def _checked(
     state_dtype = dtype_name(checked.state_dtype)
     widest = "float64" if state_dtype == "float64" else "float32"
     policy = resolve(widest, state=state_dtype, rounding=checked.rounding)
-    warn_if_stalled(policy, method, checked.hyper.get("precond_lr"))
+    warn_if_stalled(policy, method, checked.hyper.get("precond_lr"), stacklevel=4)
     return checked._replace(hyper={**checked.hyper, "lr": rate}, state_dtype=state_dtype)
 
 

@@ -93,7 +93,8 @@ class RootFreeOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             policies = dict.fromkeys(policy_of(p, group, "") for p in group["params"])
             for policy in policies:
-                warn_if_stalled(policy, rootfree.method(group["rule"]), group.get("precond_lr"))
+                method, precond_lr = rootfree.method(group["rule"]), group.get("precond_lr")
+                warn_if_stalled(policy, method, precond_lr, stacklevel=4)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; it is checked first, and not added if it is refused.

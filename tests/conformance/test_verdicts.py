@@ -265,6 +265,7 @@ def test_where_core_and_textbook_differ_no_port_is_judged(port_file, command, mo
         (["--require", "abacus"], "unknown backend 'abacus'"),
         (["--rule", "sgd,newton"], "unknown newton; known: sgd"),
         (["--dtype", "float8"], "unknown float8; known: float64"),
+        (["--level", "L3,L9.1"], "no check is called L9.1; known: L3.2"),
         (["--port", "acme"], "a port is given as file.py:attribute, got 'acme'"),
         (["--port", "nowhere.py:port"], "no such file: nowhere.py"),
         (["--port", "nowhere.py:"], "a port is given as file.py:attribute"),
