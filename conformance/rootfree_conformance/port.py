@@ -213,7 +213,7 @@ def port_from_namespace(
     """Return the port of an array-API namespace; `rootfree_array` is its optimizer.
 
     Args:
-        name: what the report calls it.
+        name: what it calls itself; the report has the installed name, or the file's.
         device: the device that it claims to run on.
         xp: the namespace, array-api-compat's or native.
         dtypes: parameter dtypes that it offers, each with its declared arithmetic.

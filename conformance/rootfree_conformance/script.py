@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from rootfree_conformance.port import Handle, HostArrays, Port, Snapshot, Spec
+import numpy as np
+
+from rootfree_conformance.port import Handle, HostArray, HostArrays, Port, Snapshot, Spec
 
 
 class Start(NamedTuple):
@@ -82,12 +84,32 @@ def run(port: Port, script: Script) -> Outcome:
                 case Step(grads, hyper):
                     handle = port.step(handle, grads, hyper)
                 case Read():
-                    answers.append(port.read(handle))
+                    answers.append(_plain(port.read(handle)))
                 case Refuse(grads, hyper):
                     answers.append(_refusal(port, handle, call))
         except Exception as error:  # whatever a port raises is its result
             return Outcome(answers, f"{type(error).__name__} in {type(call).__name__}: {error}")
     return Outcome(answers, None)
+
+
+def _plain(read: object) -> Snapshot:
+    """Return an answer as arrays of float64, which any process can take over.
+
+    Raises:
+        TypeError, ValueError: if it is no snapshot of numbers.
+    """
+    if not isinstance(read, Snapshot):
+        raise TypeError(f"`read` must return a Snapshot, got {type(read).__name__}")
+    return Snapshot(
+        _arrays(read.params),
+        {name: _arrays(roles) for name, roles in read.state.items()},
+        int(read.step),
+        {str(role): str(dtype) for role, dtype in read.dtypes.items()},
+    )
+
+
+def _arrays(named: HostArrays) -> dict[str, HostArray]:
+    return {str(name): np.asarray(array, dtype=np.float64) for name, array in named.items()}
 
 
 def _refusal(port: Port, handle: Handle, call: Refuse) -> Refusal:

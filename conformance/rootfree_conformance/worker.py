@@ -29,6 +29,7 @@ _ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 _START_SECONDS = 120
+_CASE_SECONDS = 300
 
 
 class Worker:
@@ -97,6 +98,9 @@ class Worker:
         sender.start()
         try:
             for _ in listed:
+                if not link.poll(_CASE_SECONDS):
+                    self.absence = f"the port gave no answer within {_CASE_SECONDS} s"
+                    return
                 yield link.recv()
         except (EOFError, ConnectionError):
             self.absence = "the port's process died"

@@ -179,7 +179,8 @@ class BoundNamespace:
             return BoundArray(value, 0.0, dtype, self)
         error = np.where(np.isnan(error), math.inf, error)  # what is not known is not bounded
         flushed = self.model.subnormals == "flushed"
-        eta = dtype.smallest_normal if flushed else dtype.smallest_subnormal / 2
+        half = 1.0 if dtype.stochastic else 0.5
+        eta = dtype.smallest_normal if flushed else dtype.smallest_subnormal * half
         with np.errstate(over="ignore", invalid="ignore"):
             cost = 2 * ulps * dtype.unit * (np.abs(value) + error) + eta
         held = quantise(value, dtype) == value

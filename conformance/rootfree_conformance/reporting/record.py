@@ -34,7 +34,7 @@ _PACKAGES = (
 
 
 # Folders of this machine, which errors name and a report must not.
-_FOLDERS = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[\w.+-]+[\\/])+")
+_FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[\w.+-]+[\\/])+")
 
 
 def record(run: Run, code: Exit, profile: str) -> dict[str, Any]:
@@ -63,8 +63,11 @@ def write(report: Mapping[str, Any], path: Path) -> None:
     text = json.dumps(_finite(report), sort_keys=True, indent=1, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _port(subject: Subject) -> dict[str, Any]:

@@ -22,9 +22,9 @@ _SHOWN_FAILURES = 8
 class ProgressLine:
     """A progress bar: a redrawn line on a terminal, a line per subject elsewhere."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
-        self._stream = stream
-        self._redraw = stream.isatty()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._redraw = self._stream.isatty()
 
     def __call__(self, name: str, done: int, total: int, results: Sequence[Result]) -> None:
         """Show how far a subject is."""
@@ -98,7 +98,8 @@ def _failures(run: Run) -> list[str]:
     for subject in run.subjects:
         failures = [result for result in subject.results if not result.passed]
         by_rule = {result.id.split("/")[1]: result for result in reversed(failures)}
-        for rule, result in sorted(by_rule.items()):
+        for rule in (name for name in METHODS if name in by_rule):
+            result = by_rule[rule]
             lines.append(f"FAIL {subject.name} {result.id}")
             lines.append(f"  rule: {rule}; first bad quantity: {result.first_bad}")
             lines.append(f"  {result.message}")
