@@ -176,16 +176,12 @@ class Optimizer:
         """Create what is missing: all state at first, a buffer when a momentum of 0 has changed."""
         momentum = _may_be_nonzero(self.hyper["momentum"])
         for name, param in self.params.items():
-            rule = self._rule(name, momentum=momentum)
             old = self._states.get(name)
-            if not _has_elements(param) or (old is not None and not momentum):
-                continue  # a buffer that exists stays
-            if self._rules.get(name) != rule:
-                kept = (
-                    {} if old is None else {k: v for k, v in old._asdict().items() if v is not None}
-                )
-                self._rules[name] = rule
-                self._states[name] = fresh(rule, name, param)._replace(**kept)
+            kept = {} if old is None else {k: v for k, v in old._asdict().items() if v is not None}
+            lacking = old is None or (momentum and _BUFFERS.isdisjoint(kept))
+            if lacking and _has_elements(param):
+                self._rules[name] = self._rule(name, momentum=momentum)
+                self._states[name] = fresh(self._rules[name], name, param)._replace(**kept)
 
     def _rule(self, name: str, *, momentum: bool) -> Rule[Any]:
         precision = self._policies[name].precision(self._platform.dtypes)

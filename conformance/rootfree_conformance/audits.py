@@ -94,6 +94,8 @@ def comparator() -> Audit:
         "empty": (v[:0], e),
         "missing": (None, e),
         "one bit": (bit, 0 * e),
+        "infinite bound": (v, np.full_like(v, math.inf)),
+        "unknown bound": (v, np.full_like(v, math.nan)),
     }
     bad = [f"{name} fails" for name, (x, b) in right.items() if not ratio(x, v, b).ratio <= RATIO]
     bad += [f"{name} passes" for name, (x, b) in wrong.items() if ratio(x, v, b).ratio <= RATIO]

@@ -10,6 +10,7 @@ from typing import Any
 from rootfree_conformance import audits
 from rootfree_conformance.audits import Audit
 from rootfree_conformance.cases.expand import Case
+from rootfree_conformance.cases.families import POLICIES
 from rootfree_conformance.checks import CHECKS
 from rootfree_conformance.checks.contract import Check, Result, failed_to_run
 from rootfree_conformance.numeric import NumericModel
@@ -131,10 +132,8 @@ def _judged(
 
 def _core(selection: Selection, truth: Truth, progress: Progress) -> Subject:
     start = time.perf_counter()
-    policies = ["float64", "float32", "bfloat16"]
-    claimed = [
-        case for check, case in selection.claimed(policies) if check.id in audits.CORE_CHECKS
-    ]
+    dtypes = {policy.dtype for policy in POLICIES.values()}
+    claimed = [case for check, case in selection.claimed(dtypes) if check.id in audits.CORE_CHECKS]
     cases = [case for case in claimed if not selection.rules or case.method.name in selection.rules]
     core = Subject("core", "cpu", "core", dtypes={"float64": NumericModel()})
     for result in audits.agreement(cases, truth):

@@ -62,10 +62,10 @@ class Diagonal:
         ValueError, TypeError: if an argument is out of its range, or of another kind.
 
     Example:
-        >>> import numpy as np
+        >>> import array_api_compat.numpy as xp
         >>> from rootfree import Diagonal, Hyper, Precision, update
-        >>> rule = Diagonal(Precision.uniform(np.dtype("float64")), power=1.0)
-        >>> param, grad = np.ones((1, 2)), np.array([[1.0, -2.0]])
+        >>> rule = Diagonal(Precision.uniform(xp.float64), power=1.0)
+        >>> param, grad = xp.ones((1, 2)), xp.asarray([[1.0, -2.0]])
         >>> state = rule.init(param)
         >>> step, state = update(rule, grad, state, param, Hyper(lr=0.1, precond_lr=0.5))
         >>> state.statistic.tolist(), step.tolist()

@@ -60,7 +60,7 @@ def test_every_check_has_a_victim():
 
 def test_no_package_is_left_out_of_the_copy():
     """What a fault breaks is copied, else the whole package would run beside the broken one."""
-    assert teeth.unlisted_packages() == []
+    assert {fault.file.split("/")[0] for fault in FAULTS} <= set(PACKAGES)
     assert {"rootfree", "rootfree_textbook", "rootfree_conformance"} <= set(PACKAGES)
 
 

@@ -19,16 +19,16 @@ from rootfree_conformance.truth import Step as Expected
 from rootfree_conformance.truth import Truth
 
 
+def steps(case: Case) -> list[Step]:
+    """Return the steps of a case."""
+    return [Step({PARAM: grad}, hyper) for grad, hyper in zip(case.grads, case.hypers, strict=True)]
+
+
 def step_by_step(case: Case) -> Script:
     """Take the case's steps and read after each."""
     begin = [Start(case.spec, {PARAM: case.param})]
     load = [Load(case.snapshot())] if case.state else []
-    steps = [
-        call
-        for grad, hyper in zip(case.grads, case.hypers, strict=True)
-        for call in (Step({PARAM: grad}, hyper), Read())
-    ]
-    return [*begin, *load, *steps]
+    return [*begin, *load, *(call for step in steps(case) for call in (step, Read()))]
 
 
 def within_bound(

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from rootfree_conformance.cases.expand import PARAM, Case, balanced
 from rootfree_conformance.checks.contract import Check, Result
+from rootfree_conformance.checks.l03_step import steps
 from rootfree_conformance.judges.ratio import differing
 from rootfree_conformance.numeric import NumericModel
 from rootfree_conformance.port import Snapshot
-from rootfree_conformance.script import Answer, Call, Load, Read, Reload, Script, Start, Step
+from rootfree_conformance.script import Answer, Call, Load, Read, Reload, Script, Start
 from rootfree_conformance.thresholds import EXACT
 from rootfree_conformance.truth import Truth
 
@@ -22,10 +23,7 @@ def _cases(check: str) -> Iterator[Case]:
 
 def _interrupted(case: Case) -> Script:
     start = Start(case.spec, {PARAM: case.param})
-    steps: list[Call] = [
-        Step({PARAM: grad}, hyper) for grad, hyper in zip(case.grads, case.hypers, strict=True)
-    ]
-    before, after = steps[:_BEFORE], steps[_BEFORE:]
+    before, after = steps(case)[:_BEFORE], steps(case)[_BEFORE:]
     whole: list[Call] = [start, Load(case.snapshot(salt=7)), *before, Read(), *after, Read()]
     return [*whole, start, Reload(0), *after, Read()]
 

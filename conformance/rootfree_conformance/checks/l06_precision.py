@@ -13,12 +13,12 @@ from rootfree_textbook import round_stochastically
 from rootfree_conformance.cases.expand import PARAM, STEPS_BEFORE, Case, balanced
 from rootfree_conformance.cases.families import EXACT_DECAY, POLICIES
 from rootfree_conformance.checks.contract import Check, Result
-from rootfree_conformance.checks.l03_step import step_by_step
+from rootfree_conformance.checks.l03_step import step_by_step, steps
 from rootfree_conformance.checks.l05_state import counted
 from rootfree_conformance.judges.ratio import differing
 from rootfree_conformance.numeric import FORMATS, NumericModel, quantise
 from rootfree_conformance.port import Snapshot
-from rootfree_conformance.script import Answer, Call, Load, Read, Script, Start, Step
+from rootfree_conformance.script import Answer, Call, Load, Read, Script, Start
 from rootfree_conformance.truth import Truth
 
 _SALT = 20240217
@@ -50,13 +50,9 @@ def _stochastic(check: str) -> Iterator[Case]:
 
 
 def _decaying(case: Case) -> Script:
-    steps = [
-        call
-        for grad, hyper in zip(case.grads, case.hypers, strict=True)
-        for call in (Step({PARAM: grad}, hyper), Read())
-    ]
     start: list[Call] = [Start(case.spec, {PARAM: case.param}), Read()]
-    return [*start, Load(case.snapshot(_SALT)), *steps]
+    run = [call for step in steps(case) for call in (step, Read())]
+    return [*start, Load(case.snapshot(_SALT)), *run]
 
 
 def _published_bits(
@@ -68,9 +64,8 @@ def _published_bits(
     1 - 2^-10 or 3/4 is exact in float32, so every port rounds the same numbers and must store the
     same bits.
     """
-    factor = {"statistic": 1 - case.corner.settings(case.method).get("decay", 1) * 2.0**-10}
-    if case.method.options.get("decay", 1) == 0:
-        factor["statistic"] = 1.0
+    hyper, decay = case.hypers[0], case.method.options.get("decay", 1)
+    factor = {"statistic": 1 - decay * hyper["precond_lr"]}
     fresh, *answers = answers
     assert isinstance(fresh, Snapshot)
     key = np.asarray(float(salt(PARAM)))
@@ -81,7 +76,7 @@ def _published_bits(
         assert isinstance(answer, Snapshot)
         for role in case.roles:
             current[role] = round_stochastically(
-                current[role] * factor.get(role, 0.75),
+                current[role] * factor.get(role, hyper["momentum"]),
                 role=ROLES[role],
                 count=STEPS_BEFORE + index,
                 salt=_SALT,

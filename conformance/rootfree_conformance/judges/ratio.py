@@ -26,7 +26,10 @@ class Worst(NamedTuple):
 
 
 def ratio(x: Any, v: Any, e: Any) -> Worst:
-    """Return ``max |x - v| / e`` with its place; where the bound is 0 only equality passes."""
+    """Return ``max |x - v| / e`` with its place.
+
+    Where the bound is 0 only equality passes; where it is not finite nothing does.
+    """
     if x is None or np.shape(x) != np.shape(v):
         return Worst(math.inf, (), math.nan, math.nan, math.nan, int(np.size(v)))
     x, v = (np.asarray(a, dtype=np.float64) for a in (x, v))
@@ -37,6 +40,7 @@ def ratio(x: Any, v: Any, e: Any) -> Worst:
         error = np.abs(x - v)
         ratios = error / (e * (1 + SUITE_ROUNDING))
     ratios = np.where(error == 0, 0.0, np.where(np.isnan(ratios), math.inf, ratios))
+    ratios = np.where(np.isfinite(e), ratios, math.inf)
     at = np.unravel_index(int(np.argmax(ratios)), ratios.shape)
     index = tuple(int(i) for i in at)
     return Worst(

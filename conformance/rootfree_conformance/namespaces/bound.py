@@ -59,9 +59,7 @@ class BoundArray:
         """There is one."""
         return "cpu"
 
-    def __array_namespace__(
-        self, *, api_version: str | None = None
-    ) -> BoundNamespace:  # the standard's
+    def __array_namespace__(self, *, api_version: str | None = None) -> BoundNamespace:
         return self.xp
 
     def _lift(self, other: Any) -> BoundArray:
@@ -189,9 +187,7 @@ class BoundNamespace:
         free = exact & held & (np.asarray(error) == 0)
         return BoundArray(value, np.where(free, 0.0, error + cost), dtype, self)
 
-    def astype(
-        self, x: BoundArray, dtype: Format | Kind, /, *, copy: bool = True
-    ) -> BoundArray:  # the standard's
+    def astype(self, x: BoundArray, dtype: Format | Kind, /) -> BoundArray:
         """Round to a narrower format; widening costs nothing."""
         if isinstance(dtype, Kind):
             return BoundArray(x.value.astype(np.int64), 0.0, dtype, self)

@@ -16,7 +16,7 @@ from rootfree_conformance.verdict import Exit, Verdict
 
 _BAR = 24
 _COLOURS = {"CONFORMANT": "32", "NON-CONFORMANT": "31", "INCOMPLETE": "33", "NOT RUN": "33"}
-_SHOWN_FAILURES = 8
+_SHOWN_WRONGS = 8
 
 
 class ProgressLine:
@@ -114,7 +114,7 @@ def _audits(run: Run) -> list[str]:
     for audit in run.audits:
         if not audit.passed:
             lines.append(f"AUDIT FAILED {audit.id} {audit.title}: nobody is judged")
-            lines += [f"  {text}" for text in audit.wrong[:_SHOWN_FAILURES]]
+            lines += [f"  {text}" for text in audit.wrong[:_SHOWN_WRONGS]]
     return lines
 
 
