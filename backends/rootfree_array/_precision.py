@@ -7,16 +7,20 @@ on and stored in float32; 16-bit state is on request, and wants stochastic round
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
 from zlib import crc32
 
-from rootfree import Method, Precision, check_choice
+from rootfree import Method, Precision, Rule, check_choice
 
 PARAMETER_DTYPES: Final = ("float64", "float32", "bfloat16", "float16")
 _STATE_DTYPES: Final = {"float64": ("float64",), "float32": ("float32", "bfloat16")}
+_COMPUTE_DTYPES: Final = {
+    "float64": ("float64",),
+    "float32": ("float32", "bfloat16", "float16"),
+}
 _BFLOAT16_UNIT: Final = 2.0**-8
 
 
@@ -26,11 +30,20 @@ class StalledStateWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Policy:
-    """Dtypes by name: elementwise arithmetic, stored state, matrix products; and the rounding."""
+    """Dtypes by name, and the rounding of the state.
+
+    Attributes:
+        working: elementwise arithmetic.
+        state: storage.
+        compute: inputs of matrix products.
+        product: in which products of these inputs are taken.
+        rounding: ``"nearest"`` or ``"stochastic"``.
+    """
 
     working: str
     state: str
     compute: str
+    product: str
     rounding: str
 
     def precision(self, dtypes: Mapping[str, Any]) -> Precision:
@@ -39,7 +52,7 @@ class Policy:
         Raises:
             ValueError: if one of them is missing there.
         """
-        if missing := {self.working, self.state, self.compute} - set(dtypes):
+        if missing := {self.working, self.state, self.compute, self.product} - set(dtypes):
             raise ValueError(
                 f"the array library has no {', '.join(sorted(missing))}; it has {', '.join(dtypes)}"
             )
@@ -48,23 +61,35 @@ class Policy:
             state_dtype=dtypes[self.state],
             compute_dtype=dtypes[self.compute],
             rounding=self.rounding,  # type: ignore[arg-type]  # checked by resolve
+            product_dtype=dtypes[self.product],
+            narrow_range=self.compute == "float16",
         )
 
 
 def resolve(
-    param: str, *, state: str | None = None, rounding: str = "nearest", name: str = "parameter"
+    param: str,
+    *,
+    state: str | None = None,
+    compute: str | None = None,
+    rounding: str = "nearest",
+    native: Collection[str] = (),
+    name: str = "parameter",
 ) -> Policy:
     """Return the policy for a parameter.
 
     Args:
         param: dtype name of the parameter.
         state: dtype name of the state, or ``None`` for the default.
+        compute: dtype name of the inputs of matrix products, or ``None`` for the default: bfloat16
+            for bfloat16 parameters on a device with units for it, else the working dtype.
         rounding: how narrower state is rounded.
+        native: names of the 16-bit dtypes that the device has units for; inputs of the others are
+            rounded to them, and their products taken in float32.
         name: what to call the parameter in an error.
 
     Raises:
         TypeError: if the parameter is not of a real floating dtype that rootfree knows.
-        ValueError: if state dtype or rounding do not go with it.
+        ValueError: if state dtype, compute dtype or rounding do not go with it.
     """
     if param not in PARAMETER_DTYPES:
         raise TypeError(
@@ -84,7 +109,15 @@ def resolve(
             f"`rounding='stochastic'` needs `state_dtype='bfloat16'`, got {state!r}: wider state "
             "has nothing to round"
         )
-    return Policy(working, state, working, rounding)
+    if compute is None:
+        compute = param if param == "bfloat16" and param in native else working
+    if compute not in _COMPUTE_DTYPES[working]:
+        raise ValueError(
+            f"`compute_dtype` of a {param} parameter must be one of "
+            f"{', '.join(map(repr, _COMPUTE_DTYPES[working]))}; got {compute!r}"
+        )
+    product = compute if compute == working or compute in native else working
+    return Policy(working, state, compute, product, rounding)
 
 
 def salt(name: str) -> int:
@@ -94,30 +127,36 @@ def salt(name: str) -> int:
 
 
 def warn_if_stalled(
-    policy: Policy, method: Method, precond_lr: Any, *, stacklevel: int = 3
+    policy: Policy,
+    method: Method,
+    rule: Rule[Any],
+    shapes: Iterable[tuple[int, ...]],
+    precond_lr: Any,
+    *,
+    stacklevel: int = 3,
 ) -> None:
-    """Warn if nearest-rounded bfloat16 statistics cannot follow their moving average.
+    """Warn if nearest-rounded bfloat16 state cannot follow at the given `precond_lr`.
 
     With 8 significant bits, ``s * (1 - precond_lr)`` rounds back to ``s`` unless ``precond_lr``
-    exceeds 2^-9 to 2^-8, depending on s. A 0-d array passes unread.
+    exceeds 2^-9 to 2^-8, depending on s; a factor of SIRF-Shampoo stays at the identity below
+    ``2^-8 max(2, sqrt(d))``. A 0-d array passes unread.
 
     Args:
         policy: dtypes and rounding.
         method: what the state belongs to.
+        rule: the method's rule; says what state needs to move.
+        shapes: of the parameters with this policy.
         precond_lr: weight of the new curvature.
         stacklevel: which caller the warning points to; 3 is the caller's caller.
     """
-    stalls = (
-        policy.state == "bfloat16"
-        and policy.rounding == "nearest"
-        and "precond_lr" in method.hyper
-        and isinstance(precond_lr, Real)
-        and 0 < float(precond_lr) < _BFLOAT16_UNIT
-    )
-    if stalls:
+    nearest = policy.state == "bfloat16" and policy.rounding == "nearest"
+    if not nearest or "precond_lr" not in method.hyper or not isinstance(precond_lr, Real):
+        return
+    least = max((rule.least_rate(shape, _BFLOAT16_UNIT) for shape in shapes), default=0.0)
+    if 0 < float(precond_lr) < least:
         warnings.warn(
             f"bfloat16 state with rounding='nearest' stands still at precond_lr={precond_lr:g}: "
-            f"below {_BFLOAT16_UNIT:g} (2^-8) a decay rounds back to where it was; use "
+            f"below {least:g} a change of {method.title}'s state rounds back to where it was; use "
             "rounding='stochastic', or state_dtype='float32'",
             StalledStateWarning,
             stacklevel=stacklevel,

@@ -9,36 +9,63 @@ References:
 """
 
 from rootfree._typing import Array, Hyper, Namespace, Rule, Scalar, State, curvature_scale
-from rootfree._update import update
+from rootfree._update import observes, update
 from rootfree.catalogue import METHODS, Method, method
-from rootfree.curvature import DiagonalCurvature
+from rootfree.curvature import (
+    CURVATURES,
+    Curvature,
+    DiagonalCurvature,
+    KroneckerCurvature,
+    MatrixCurvature,
+    OuterProductCurvature,
+    as_curvature,
+    check_curvature,
+    mapped,
+)
 from rootfree.descent import descend
 from rootfree.diagonal import Diagonal, DiagonalState
-from rootfree.precision import Precision, add_step, as_update, cast, scalars, store
+from rootfree.full_matrix import FullMatrix, FullMatrixState
+from rootfree.precision import Precision, add_step, as_update, cast, is_zero, scalars, store
+from rootfree.shampoo import Shampoo, ShampooState
 from rootfree.signature import Arguments, arguments, check_hypers, docstring, signature
+from rootfree.sirf_shampoo import SIRFShampoo, SIRFShampooState
+from rootfree.state import roles, with_roles
 from rootfree.validation import check_choice, check_gradient, check_hyper, check_number
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CURVATURES",
     "METHODS",
     "Arguments",
     "Array",
+    "Curvature",
     "Diagonal",
     "DiagonalCurvature",
     "DiagonalState",
+    "FullMatrix",
+    "FullMatrixState",
     "Hyper",
+    "KroneckerCurvature",
+    "MatrixCurvature",
     "Method",
     "Namespace",
+    "OuterProductCurvature",
     "Precision",
     "Rule",
+    "SIRFShampoo",
+    "SIRFShampooState",
     "Scalar",
+    "Shampoo",
+    "ShampooState",
     "State",
     "add_step",
     "arguments",
+    "as_curvature",
     "as_update",
     "cast",
     "check_choice",
+    "check_curvature",
     "check_gradient",
     "check_hyper",
     "check_hypers",
@@ -46,9 +73,14 @@ __all__ = [
     "curvature_scale",
     "descend",
     "docstring",
+    "is_zero",
+    "mapped",
     "method",
+    "observes",
+    "roles",
     "scalars",
     "signature",
     "store",
     "update",
+    "with_roles",
 ]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rootfree._typing import Array, Hyper, Rule, S
-from rootfree.curvature import DiagonalCurvature
+from rootfree.curvature import Curvature
 from rootfree.descent import descend
 from rootfree.precision import cast, scalars, store
+
+
+def observes(update_every: int | Callable[[int], bool], count: int) -> bool:
+    """Return whether the curvature enters the preconditioner at a step.
+
+    Args:
+        update_every: period, >= 1, or a function that is given ``count``.
+        count: steps taken before this one; at 0 a period always answers yes.
+    """
+    return bool(update_every(count)) if callable(update_every) else count % update_every == 0
 
 
 def update(
@@ -18,7 +29,7 @@ def update(
     hyper: Hyper,
     observe: bool = True,
     *,
-    curvature: DiagonalCurvature | None = None,
+    curvature: Curvature | None = None,
 ) -> tuple[Array, S]:
     """Compute one step for a stack of n equally shaped parameters.
 

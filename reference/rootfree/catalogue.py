@@ -7,13 +7,17 @@ method that is added here exists in every backend.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from rootfree._typing import Rule
 from rootfree.diagonal import Diagonal
+from rootfree.full_matrix import FullMatrix
 from rootfree.precision import Precision
+from rootfree.shampoo import Shampoo
+from rootfree.sirf_shampoo import SIRFShampoo
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,13 @@ class Method:
             size too if ``scaled``.
         options: static configuration a user may change, with defaults.
         fixed: static configuration that makes the method what it is.
+        family: the class of its rule, called with the precision and static configuration.
         momentum: what a non-zero momentum means: ``"heavy_ball"`` or ``"average"``.
         scaled: whether the curvature is multiplied by alpha: true of root-free methods.
+        matrix: whether it keeps matrices and takes their products: then `observe` may be periodic,
+            and products have a dtype of their own.
+        curvatures: the kinds of curvature that a caller may pass in place of the gradient outer
+            product, keys of `rootfree.CURVATURES`.
         decompositions: matrix decompositions that it calls, none for root- and inverse-free ones.
         source: where it comes from.
     """
@@ -41,16 +50,30 @@ class Method:
     hyper: Mapping[str, float]
     options: Mapping[str, Any]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    family: Callable[..., Rule[Any]] = Diagonal
     momentum: str = "heavy_ball"
     scaled: bool = False
+    matrix: bool = False
+    curvatures: tuple[str, ...] = ()
     decompositions: tuple[str, ...] = ()
 
-    def rule(self, precision: Precision, *, momentum: bool = True, **options: Any) -> Diagonal:
+    @property
+    def buffers(self) -> dict[str, str]:
+        """The hyper-parameters that need state while they are not 0, with the field they need."""
+        fields = {
+            "momentum": "first_moment" if self.momentum == "average" else "momentum",
+            "precond_momentum": "factor_momentum",
+        }
+        return {name: role for name, role in fields.items() if name in self.hyper}
+
+    def rule(
+        self, precision: Precision, *, without: Collection[str] = (), **options: Any
+    ) -> Rule[Any]:
         """Return the rule.
 
         Args:
             precision: dtypes and rounding.
-            momentum: ``False`` leaves the buffer out, for a momentum that is 0 and stays 0.
+            without: keys of `buffers` that are 0 and stay 0: their state is left out.
             **options: any of `options`.
 
         Raises:
@@ -58,9 +81,13 @@ class Method:
             ValueError: if an option is out of its range.
         """
         self.check_options(options)
-        return Diagonal(
+        buffered = {}
+        if "precond_momentum" in self.hyper:
+            buffered["precond_momentum"] = "precond_momentum" not in without
+        return self.family(
             precision,
-            momentum=self.momentum if momentum else "none",  # type: ignore[arg-type]  # checked there
+            momentum="none" if "momentum" in without else self.momentum,
+            **buffered,
             **self.fixed,
             **{**self.options, **options},
         )
@@ -79,12 +106,20 @@ _LIN = "Lin et al., 2024, arXiv 2402.03496"
 
 
 def _hyper(
-    lr: float, *, precond_lr: float, momentum: float, damping: float, weight_decay: float = 0.0
+    lr: float,
+    *,
+    precond_lr: float,
+    momentum: float,
+    damping: float,
+    weight_decay: float = 0.0,
+    precond_momentum: float | None = None,
 ) -> dict[str, float]:
+    averaged = {} if precond_momentum is None else {"precond_momentum": precond_momentum}
     return {
         "lr": lr,
         "precond_lr": precond_lr,
         "momentum": momentum,
+        **averaged,
         "damping": damping,
         "weight_decay": weight_decay,
     }
@@ -112,6 +147,7 @@ _METHODS: Final = (
         hyper=_hyper(1e-2, precond_lr=1.0, momentum=0.0, damping=1e-10),
         options=_options(decay=0, init_scale=0.0),
         fixed={"power": 0.5},
+        curvatures=("diagonal",),
     ),
     Method(
         name="rmsprop",
@@ -121,6 +157,7 @@ _METHODS: Final = (
         hyper=_hyper(1e-2, precond_lr=1e-2, momentum=0.0, damping=1e-8),
         options=_options(decay=1, init_scale=0.0),
         fixed={"power": 0.5},
+        curvatures=("diagonal",),
     ),
     Method(
         name="adamw",
@@ -131,6 +168,7 @@ _METHODS: Final = (
         options={"weight_decay_mode": "decoupled"},
         fixed={"power": 0.5, "init_scale": 0.0, "bias_correction": True},
         momentum="average",
+        curvatures=("diagonal",),
     ),
     Method(
         name="rf_adagrad",
@@ -141,6 +179,7 @@ _METHODS: Final = (
         options=_options(decay=0, init_scale=1.0),
         fixed={"power": 1},
         scaled=True,
+        curvatures=("diagonal",),
     ),
     Method(
         name="rf_rmsprop",
@@ -151,6 +190,7 @@ _METHODS: Final = (
         options=_options(decay=1, init_scale=1.0),
         fixed={"power": 1},
         scaled=True,
+        curvatures=("diagonal",),
     ),
     Method(
         name="rf_adamw",
@@ -162,6 +202,103 @@ _METHODS: Final = (
         fixed={"power": 1},
         momentum="average",
         scaled=True,
+        curvatures=("diagonal",),
+    ),
+    Method(
+        name="full_adagrad",
+        class_name="FullAdaGrad",
+        title="full-matrix AdaGrad",
+        source="Duchi, Hazan, Singer, JMLR 2011, full-matrix form",
+        hyper=_hyper(1e-2, precond_lr=1.0, momentum=0.0, damping=1e-8),
+        options=_options(decay=0, init_scale=0.0),
+        fixed={"form": "root"},
+        family=FullMatrix,
+        matrix=True,
+        decompositions=("eigh",),
+    ),
+    Method(
+        name="rf_full_matrix",
+        class_name="RFFullMatrix",
+        title="root-free full-matrix, inverse covariance",
+        source=f"{_LIN}; `improved`: Lin, Schmidt, Khan, 2020, arXiv 2002.10060",
+        hyper=_hyper(1e-3, precond_lr=5e-2, momentum=0.9, damping=1e-4),
+        options={**_options(decay=1, init_scale=1.0), "improved": False},
+        fixed={"form": "solve"},
+        family=FullMatrix,
+        scaled=True,
+        matrix=True,
+        curvatures=("diagonal", "vectors", "matrix"),
+        decompositions=("solve",),
+    ),
+    Method(
+        name="rf_full_matrix_inverse",
+        class_name="RFFullMatrixInverse",
+        title="root-free full-matrix, covariance",
+        source=f"{_LIN}, parameterisation by the inverse",
+        hyper=_hyper(1e-3, precond_lr=5e-2, momentum=0.9, damping=1e-4),
+        options={**_options(decay=1, init_scale=1.0), "exact": False},
+        fixed={"form": "inverse"},
+        family=FullMatrix,
+        scaled=True,
+        matrix=True,
+        curvatures=("diagonal", "vectors", "matrix"),
+    ),
+    Method(
+        name="rf_full_matrix_factor",
+        class_name="RFFullMatrixFactor",
+        title="root-free full-matrix, factor of the covariance",
+        source=f"{_LIN}, parameterisation by a factor",
+        hyper=_hyper(1e-3, precond_lr=5e-2, momentum=0.9, damping=1e-4, precond_momentum=0.5),
+        options={**_options(decay=1, init_scale=1.0), "trust_clip": True},
+        fixed={"structure": "dense", "max_dim": None, "flatten": True},
+        family=SIRFShampoo,
+        scaled=True,
+        matrix=True,
+        curvatures=("diagonal", "vectors", "matrix"),
+    ),
+    Method(
+        name="shampoo",
+        class_name="Shampoo",
+        title="Shampoo",
+        source="Gupta, Koren, Singer, 2018, arXiv 1802.09568, as a moving average",
+        hyper=_hyper(5e-3, precond_lr=1e-2, momentum=0.9, damping=1e-8),
+        options={**_options(decay=1, init_scale=0.0), "merge_dims": None},
+        fixed={"root": True},
+        family=Shampoo,
+        matrix=True,
+        decompositions=("eigh",),
+    ),
+    Method(
+        name="rf_shampoo",
+        class_name="RFShampoo",
+        title="root-free Shampoo",
+        source=f"{_LIN}, in the space of the inverse covariance",
+        hyper=_hyper(1e-3, precond_lr=5e-2, momentum=0.9, damping=1e-4),
+        options={**_options(decay=1, init_scale=1.0), "merge_dims": None},
+        fixed={"root": False},
+        family=Shampoo,
+        scaled=True,
+        matrix=True,
+        curvatures=("diagonal", "vectors", "matrix", "factors"),
+        decompositions=("solve",),
+    ),
+    Method(
+        name="sirf_shampoo",
+        class_name="SIRFShampoo",
+        title="SIRF-Shampoo",
+        source=f"{_LIN}, IF-Shampoo; structures: Lin et al., 2024, arXiv 2312.05705",
+        hyper=_hyper(1e-3, precond_lr=5e-2, momentum=0.9, damping=1e-4, precond_momentum=0.5),
+        options={
+            "structure": "dense",
+            "max_dim": 4096,
+            "merge_dims": None,
+            "trust_clip": True,
+            **_options(decay=1, init_scale=1.0),
+        },
+        family=SIRFShampoo,
+        scaled=True,
+        matrix=True,
+        curvatures=("diagonal", "vectors", "matrix", "factors"),
     ),
 )
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rootfree._typing import Array, Hyper, Scalar, WeightDecayMode, device, namespace
-from rootfree.curvature import DiagonalCurvature, outer_product_diagonal
+from rootfree.curvature import Curvature, DiagonalCurvature, outer_product_diagonal
 from rootfree.precision import Precision, cast, per_member, store
 from rootfree.validation import check_choice, check_number
 
@@ -97,6 +97,15 @@ class Diagonal:
                 "set it to False"
             )
 
+    def dims(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the parameter's shape: every number has its own statistic."""
+        return shape
+
+    def least_rate(self, shape: tuple[int, ...], unit: float) -> float:
+        """Return the `precond_lr` from which a decay is seen in storage of that unit roundoff."""
+        del shape
+        return unit
+
     def init(self, param: Array) -> DiagonalState:
         """Return the state before the first step of a stack ``(n, *shape)``."""
         xp = namespace(param)
@@ -121,9 +130,17 @@ class Diagonal:
         grad: Array,
         state: DiagonalState,
         hyper: Hyper,
-        curvature: DiagonalCurvature | None = None,
+        curvature: Curvature | None = None,
     ) -> DiagonalState:
-        """Return the state after the curvature, and the gradient's average, have been updated."""
+        """Return the state after the curvature, and the gradient's average, have been updated.
+
+        Raises:
+            TypeError: if the curvature is not diagonal.
+        """
+        if not isinstance(curvature, DiagonalCurvature | None):
+            raise TypeError(
+                f"a diagonal rule takes DiagonalCurvature, got {type(curvature).__name__}"
+            )
         dtype = self.precision.working_dtype
         grad = cast(grad, dtype)
         statistic, first_moment = state.statistic, state.first_moment

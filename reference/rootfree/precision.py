@@ -19,8 +19,26 @@ from typing import Final
 
 from rootfree._typing import Array, DType, Hyper, Namespace, Rounding, Scalar, device, namespace
 
-ROLES: Final = {"momentum": 1, "statistic": 2, "first_moment": 3}
-"""Number of each state array in the key of its rounding bits; part of the saved state's meaning."""
+ROLES: Final = {"momentum": 1, "statistic": 2, "first_moment": 3, "root": 3}
+"""Numbers of the state arrays in the key of their rounding bits; part of the saved state's meaning.
+"""
+_BY_AXIS: Final = {"factor": 4, "factor_momentum": 5, "statistic": 4, "root": 5}
+
+
+def role_number(role: str) -> int:
+    """Return the number of a state array in the key of its rounding bits.
+
+    That of axis j is ``4 + 2 j`` or ``5 + 2 j``, and ``1024 i`` more for the i-th stored array of a
+    structured factor.
+
+    Args:
+        role: ``"momentum"``, ``"statistic"``, ``"factor.1"``, ``"factor.1.0"``.
+    """
+    name, *indices = role.split(".")
+    if not indices:
+        return ROLES[name]
+    axis, part = int(indices[0]), int(indices[1]) if len(indices) > 1 else 0
+    return _BY_AXIS[name] + 2 * axis + 1024 * part
 
 
 @dataclass(frozen=True)
@@ -31,14 +49,20 @@ class Precision:
         working_dtype: elementwise arithmetic, norms and the step: float32, or float64.
         state_dtype: storage of the state.
         compute_dtype: inputs of matrix products; rules without products do not use it.
+        product_dtype: in which the products of such inputs are taken; ``None`` for
+            ``compute_dtype`` itself. A device without units for bfloat16 takes them in float32.
         rounding: how state is rounded when ``state_dtype`` is narrower than ``working_dtype``.
             ``"stochastic"`` needs bfloat16 storage and float32 arithmetic; the adapter sees to it.
+        narrow_range: whether ``compute_dtype`` has fewer exponent bits than float32, as float16:
+            then inputs of products are scaled so that neither they nor the results overflow.
     """
 
     working_dtype: DType
     state_dtype: DType
     compute_dtype: DType
     rounding: Rounding = "nearest"
+    product_dtype: DType = None
+    narrow_range: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown rounding."""
@@ -49,6 +73,15 @@ class Precision:
     def uniform(cls, dtype: DType) -> Precision:
         """Return the policy in which everything has one dtype."""
         return cls(working_dtype=dtype, state_dtype=dtype, compute_dtype=dtype)
+
+    def matmul(self, one: Array, other: Array) -> Array:
+        """Return the matrix product of two stacks, in the working dtype.
+
+        The inputs are rounded to ``compute_dtype`` first.
+        """
+        taken_in = self.compute_dtype if self.product_dtype is None else self.product_dtype
+        a, b = (cast(cast(x, self.compute_dtype), taken_in) for x in (one, other))
+        return cast(namespace(a, b).matmul(a, b), self.working_dtype)
 
 
 def cast(x: Array, dtype: DType) -> Array:
@@ -68,6 +101,11 @@ def scalars(hyper: Hyper, dtype: DType) -> Hyper:
     return Hyper(*map(scalar, hyper))
 
 
+def is_zero(value: Scalar) -> bool:
+    """Return whether a scalar is 0 for good: a Python number can be, an array is not read."""
+    return isinstance(value, Real) and value == 0
+
+
 def per_member(x: Array, like: Array) -> Array:
     """Return ``x`` of shape ``(n,)`` reshaped to ``(n, 1, ...)``, to broadcast over ``like``."""
     return namespace(x).reshape(x, (-1,) + (1,) * (like.ndim - 1))
@@ -79,13 +117,15 @@ def store(x: Array, precision: Precision, *, role: str, step: Array, salt: Array
     Args:
         x: a new state array ``(n, *shape)`` in the working dtype.
         precision: the policy.
-        role: the array's field name in the state, a key of `ROLES`.
+        role: the array's name in the state, see `role_number`.
         step: updates applied before this one, ``(n,)``.
         salt: key of each member's rounding bits, ``(n,)`` int32; ``None`` with nearest rounding.
     """
     if precision.rounding == "nearest" or salt is None or x.dtype == precision.state_dtype:
         return cast(x, precision.state_dtype)
-    return round_stochastically(x, precision.state_dtype, role=ROLES[role], count=step, salt=salt)
+    return round_stochastically(
+        x, precision.state_dtype, role=role_number(role), count=step, salt=salt
+    )
 
 
 def add_step(param: Array, step: Array) -> Array:

@@ -12,7 +12,16 @@ from typing import Any, Final, NamedTuple
 
 from rootfree._typing import Scalar
 from rootfree.catalogue import Method
-from rootfree.validation import check_choice, check_hyper, check_number
+from rootfree.precision import is_zero
+from rootfree.structures import canonical
+from rootfree.validation import (
+    check_choice,
+    check_flag,
+    check_hyper,
+    check_limit,
+    check_number,
+    check_period,
+)
 
 _MEANING: Final = {
     "lr": "parameter learning rate, >= 0. A schedule matters: root-free steps are not scale-free.",
@@ -20,9 +29,8 @@ _MEANING: Final = {
         "weight of the new curvature in the statistic, in [0, 1) for a moving average and >= 0 for "
         "a sum; Adam's beta2 is one minus this."
     ),
-    "damping": (
-        "added to the denominator, >= 0; in units of the statistic without the root, of its square "
-        "root with it."
+    "precond_momentum": (
+        "Riemannian momentum: decay of the average of the factors' directions, in [0, 1)."
     ),
     "weight_decay": "multiple of the parameter added to the preconditioned direction, >= 0.",
     "batch_size": (
@@ -30,12 +38,43 @@ _MEANING: Final = {
         "arrives, > 0. It scales the curvature; the default 1 means no scaling."
     ),
     "loss_reduction": "'mean', or 'sum' for a loss that is a sum: then the curvature scale is 1.",
+    "update_every": (
+        "period of the preconditioner's update, >= 1, or a function of the count of steps so far "
+        "that says whether this one updates it. The first step does."
+    ),
+    "structure": (
+        "of the factors: 'dense', 'diagonal', 'block_diagonal(k)', 'tril', 'triu', "
+        "'tril_toeplitz', 'triu_toeplitz', 'hierarchical(k1, k2)', 'arrowhead(side)'; one name, a "
+        "tuple with one for each axis, or a mapping from the number of axes to either. Axes of "
+        "length 1 do not count."
+    ),
+    "max_dim": (
+        "an axis longer than this becomes diagonal if its structure stores more than O(d) numbers; "
+        "None for no limit."
+    ),
+    "merge_dims": (
+        "neighbouring axes, never the first, share a matrix while the product of their lengths "
+        "does not exceed this, as of a convolution kernel; None merges nothing."
+    ),
+    "trust_clip": (
+        "divide a factor's step by its Frobenius norm where that exceeds 1, which keeps the factor "
+        "invertible."
+    ),
+    "improved": "second-order term that keeps S positive definite for an indefinite curvature.",
+    "exact": "exact inverse by a rank-one formula, for the gradient outer product without damping.",
     "decay": "1 for a moving average of the statistic, 0 for a sum.",
-    "init_scale": "the statistic before the first step, >= 0.",
+    "init_scale": (
+        "the statistic before the first step, a multiple of the identity, >= 0; > 0 for the "
+        "inverse covariance of a matrix method."
+    ),
     "weight_decay_mode": "'coupled' (inside the heavy ball) or 'decoupled' (after it).",
     "state_dtype": (
         "storage of the state, by name or dtype object; by default float32 for 16- and 32-bit "
         "parameters and float64 for float64 ones."
+    ),
+    "compute_dtype": (
+        "inputs of matrix products, by name or dtype object; by default bfloat16 for bfloat16 "
+        "parameters on a device with units for it, else float32, or float64 for float64 ones."
     ),
     "rounding": (
         "'nearest', or 'stochastic' for bfloat16 state, which with 'nearest' cannot follow a small "
@@ -45,6 +84,14 @@ _MEANING: Final = {
 _MOMENTUM: Final = {
     "heavy_ball": "heavy ball on the preconditioned direction, in [0, 1).",
     "average": "decay of the average of gradients, in [0, 1); Adam's beta1.",
+}
+_DAMPING: Final = {
+    "curvature": "multiple of the identity added to the curvature, >= 0.",
+    "eigenvalues": "added to the eigenvalues before the root, > 0.",
+    "denominator": (
+        "added to the denominator, >= 0; in units of the statistic without the root, of its square "
+        "root with it."
+    ),
 }
 _SCALE: Final = (
     "`batch_size` is 1 unless you give it: a root-free step depends on the gradient's scale, so "
@@ -62,6 +109,8 @@ class Arguments(NamedTuple):
     loss_reduction: Any
     state_dtype: Any  # None, a name or a dtype object: the adapter resolves it
     rounding: Any
+    compute_dtype: Any = None  # as state_dtype
+    update_every: Any = 1  # an integer, or a function of the count
 
 
 def signature(
@@ -103,8 +152,11 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
     for name, choices in _CHOICES.items():
         if name in given:
             check_choice(name, given[name], choices)
-    if "init_scale" in options:
-        check_number("init_scale", options["init_scale"], low=0, static=True)
+    _check_options(method, options)
+    if "structure" in options:
+        options["structure"] = canonical(options["structure"])
+    update_every = given.get("update_every", 1)
+    check_period("update_every", update_every)
     hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
     check_hypers(method, hyper, options, lr=lr)
     batch_size = given.get("batch_size", 1)
@@ -117,6 +169,8 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
         given.get("loss_reduction", "mean"),
         given["state_dtype"],
         given["rounding"],
+        given.get("compute_dtype"),
+        update_every,
     )
 
 
@@ -143,7 +197,17 @@ def check_hypers(
     decay = options.get("decay", method.fixed.get("decay", 1))
     for name, value in hyper.items():
         check_hyper(name, value, decay=decay, shown=lr if name == "lr" else name)
-    if method.fixed.get("bias_correction") and _is_zero(hyper["precond_lr"]):
+    if "eigh" in method.decompositions and is_zero(hyper["damping"]):
+        raise ValueError(
+            f"`damping` of {method.title} must be > 0, got {hyper['damping']!r}: the statistic is "
+            "singular at first, and its root is taken of the eigenvalues plus the damping"
+        )
+    if options.get("exact") and not is_zero(hyper["damping"]):
+        raise ValueError(
+            f"`exact` needs damping=0, got {hyper['damping']!r}: the rank-one inverse is that of "
+            "the gradient outer product alone"
+        )
+    if method.fixed.get("bias_correction") and is_zero(hyper["precond_lr"]):
         raise ValueError(
             f"`precond_lr` of {method.title} must be > 0, got 0: its bias correction divides by "
             "the weight of the gradients seen so far"
@@ -162,6 +226,10 @@ def docstring(
         extra: the adapter's own parameters with their meanings.
     """
     meaning = {**_MEANING, "momentum": _MOMENTUM[method.momentum]}
+    if "eigh" in method.decompositions:
+        meaning["damping"] = _DAMPING["eigenvalues"]
+    else:
+        meaning["damping"] = _DAMPING["curvature" if method.matrix else "denominator"]
     lines = [summary, ""]
     if method.scaled:
         lines += [_SCALE, ""]
@@ -190,11 +258,23 @@ _CHOICES: Final = {
 }
 
 
-def _is_zero(value: object) -> bool:
-    return isinstance(value, int | float) and value == 0
+def _check_options(method: Method, options: Mapping[str, Any]) -> None:
+    """Check the static configuration as far as it can be without parameters."""
+    if "init_scale" in options:
+        # An inverse covariance of a matrix method is divided by; the diagonal one only added to.
+        above = 0 if method.matrix and method.scaled else None
+        check_number("init_scale", options["init_scale"], low=0, above=above, static=True)
+    for name in ("max_dim", "merge_dims"):
+        check_limit(name, options.get(name))
+    for name in ("trust_clip", "improved", "exact"):
+        if name in options:
+            check_flag(name, options[name])
 
 
 def _static(method: Method) -> dict[str, Any]:
     """Return the keyword parameters that every adapter has, with their defaults."""
     scale = {"batch_size": 1, "loss_reduction": "mean"} if method.scaled else {}
-    return {**scale, **method.options, "state_dtype": None, "rounding": "nearest"}
+    period = {"update_every": 1} if method.matrix else {}
+    products = {"compute_dtype": None} if method.matrix else {}
+    dtypes = {"state_dtype": None, **products, "rounding": "nearest"}
+    return {**scale, **period, **method.options, **dtypes}

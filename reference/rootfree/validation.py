@@ -31,9 +31,12 @@ def check_number(
     *,
     low: float = -math.inf,
     high: float = math.inf,
+    above: float | None = None,
     static: bool = False,
 ) -> None:
     """Check that a Python number lies in [low, high); a 0-d array passes unread, unless ``static``.
+
+    With ``above`` it must exceed that.
 
     Raises:
         TypeError: if ``value`` is neither a real number nor a 0-d array.
@@ -51,6 +54,52 @@ def check_number(
     if not math.isfinite(number) or not low <= number < high:
         span = f">= {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
         raise ValueError(f"`{name}` must be {span}, got {value!r}")
+    if above is not None and not number > above:
+        raise ValueError(f"`{name}` must be > {above:g}, got {value!r}")
+
+
+def check_limit(name: str, value: object) -> None:
+    """Check that ``value`` is an integer >= 1, or ``None`` for no limit.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if it is smaller.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(
+            f"`{name}` must be an integer or None, got {type(value).__name__}: {value!r}"
+        )
+    if value < 1:
+        raise ValueError(f"`{name}` must be >= 1, or None for no limit; got {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check that ``value`` is ``True`` or ``False``.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False, got {type(value).__name__}: {value!r}")
+
+
+def check_period(name: str, value: object) -> None:
+    """Check that ``value`` is an integer >= 1, or a function.
+
+    Raises:
+        TypeError, ValueError: if it is not.
+    """
+    if callable(value):
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(
+            f"`{name}` must be an integer or a function of the count of steps, got "
+            f"{type(value).__name__}: {value!r}"
+        )
+    if value < 1:
+        raise ValueError(f"`{name}` must be >= 1, got {value!r}")
 
 
 def check_hyper(name: str, value: object, *, decay: int = 1, shown: str | None = None) -> None:

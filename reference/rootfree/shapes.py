@@ -1,0 +1,95 @@
+"""A parameter's shape as the matrix rules see it, and products along one axis of a stack.
+
+Axes of length 1 carry no statistics and are dropped; small neighbouring axes, as of a convolution
+kernel, can be merged. Both are row-major reshapes of the stack, undone on the direction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rootfree._typing import Array, device, namespace
+from rootfree.precision import Precision
+
+
+def merged(shape: tuple[int, ...], limit: int | None = None) -> tuple[int, ...]:
+    """Return the lengths of the axes that get a factor each.
+
+    Args:
+        shape: of the parameter, without the stack axis.
+        limit: neighbouring axes, from the last one leftwards and never into axis 0, are multiplied
+            while the product does not exceed it; ``None`` merges nothing.
+
+    Returns:
+        The lengths without ones, at least one of them: a scalar has ``(1,)``.
+
+    Example:
+        >>> merged((64, 1, 3, 3)), merged((64, 64, 3, 3), 16), merged(())
+        ((64, 3, 3), (64, 64, 9), (1,))
+    """
+    dims = [length for length in shape if length != 1] or [1]
+    if limit is None:
+        return tuple(dims)
+    out = [dims.pop()]
+    while dims:
+        length = dims.pop()
+        if dims and length * out[0] <= limit:
+            out[0] *= length
+        else:
+            out.insert(0, length)
+    return tuple(out)
+
+
+def along(x: Array, axis: int, apply: Callable[[Array], Array]) -> Array:
+    """Return ``x`` with ``apply`` taken on one axis.
+
+    Args:
+        x: ``(n, d_1, ..., d_N)``.
+        axis: which, 1 to N.
+        apply: maps stacks of matrices ``(n, d_axis, M)`` to the same shape.
+    """
+    return unmatrix(apply(matrix(x, axis)), x.shape, axis)
+
+
+def matrix(x: Array, axis: int) -> Array:
+    """Return mat_axis of every member: that axis first, the rest flattened, ``(n, d_axis, M)``."""
+    xp = namespace(x)
+    if x.ndim == 3:
+        return x if axis == 1 else xp.matrix_transpose(x)
+    order = (0, axis, *(i for i in range(1, x.ndim) if i != axis))
+    moved = x if order == tuple(range(x.ndim)) else xp.permute_dims(x, order)
+    n, length = x.shape[0], x.shape[axis]
+    return xp.reshape(moved, (n, length, math.prod(x.shape[1:]) // max(length, 1)))
+
+
+def unmatrix(m: Array, shape: tuple[int, ...], axis: int) -> Array:
+    """Return the stack of ``shape`` that `matrix` turns into ``m``."""
+    xp = namespace(m)
+    if len(shape) == 3:
+        return m if axis == 1 else xp.matrix_transpose(m)
+    rest = [i for i in range(1, len(shape)) if i != axis]
+    x = xp.reshape(m, (shape[0], shape[axis], *(shape[i] for i in rest)))
+    back = [0] * len(shape)
+    for position, i in enumerate((0, axis, *rest)):
+        back[i] = position
+    return x if back == list(range(len(shape))) else xp.permute_dims(x, tuple(back))
+
+
+def partial_trace(x: Array, axis: int, precision: Precision) -> Array:
+    """Return the trace over all axes but one, ``(n, d_axis, d_axis)``.
+
+    Args:
+        x: ``(n, d_1, ..., d_N, d_1, ..., d_N)``, a matrix on the product space.
+        axis: which stays, 1 to N.
+        precision: the dtype of ``x`` is its working one.
+    """
+    xp, axes = namespace(x), (x.ndim - 1) // 2
+    rest = [i for i in range(1, axes + 1) if i != axis]
+    order = (0, axis, axes + axis, *rest, *(axes + i for i in rest))
+    moved = x if order == tuple(range(x.ndim)) else xp.permute_dims(x, order)
+    n, length = x.shape[0], x.shape[axis]
+    others = math.prod(x.shape[i] for i in rest)
+    pairs = xp.reshape(moved, (n, length, length, others * others))
+    eye = xp.eye(others, dtype=precision.working_dtype, device=device(x))
+    return xp.sum(pairs * xp.reshape(eye, (1, 1, 1, others * others)), axis=3)
