@@ -81,9 +81,8 @@ class Method:
             ValueError: if an option is out of its range.
         """
         self.check_options(options)
-        buffered = {}
-        if "precond_momentum" in self.hyper:
-            buffered["precond_momentum"] = "precond_momentum" not in without
+        averaged = "precond_momentum" in self.hyper
+        buffered = {"precond_momentum": "precond_momentum" not in without} if averaged else {}
         return self.family(
             precision,
             momentum="none" if "momentum" in without else self.momentum,

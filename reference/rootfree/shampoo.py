@@ -178,9 +178,9 @@ class Shampoo:
         new = self._contracted(grad, curvature, old, inverses, dims, hyper)
         if damped:
             means = [_trace(inv, eye) for inv, eye in zip(inverses, eyes, strict=True)]
-            for j, eye in enumerate(eyes):
-                weight = hyper.damping * _product(means, j)
-                new[j] = new[j] + per_member(weight, eye) * eye
+            weights = [hyper.damping * _product(means, j) for j in range(len(eyes))]
+            terms = zip(new, weights, eyes, strict=True)
+            new = [h + per_member(weight, eye) * eye for h, weight, eye in terms]
         return new
 
     def _contracted(

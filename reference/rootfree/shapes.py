@@ -31,14 +31,14 @@ def merged(shape: tuple[int, ...], limit: int | None = None) -> tuple[int, ...]:
     dims = [length for length in shape if length != 1] or [1]
     if limit is None:
         return tuple(dims)
-    out = [dims.pop()]
-    while dims:
-        length = dims.pop()
-        if dims and length * out[0] <= limit:
-            out[0] *= length
+    *front, last = dims
+    out: tuple[int, ...] = (last,)
+    for axis, length in reversed(list(enumerate(front))):
+        if axis > 0 and length * out[0] <= limit:
+            out = (length * out[0], *out[1:])
         else:
-            out.insert(0, length)
-    return tuple(out)
+            out = (length, *out)
+    return out
 
 
 def along(x: Array, axis: int, apply: Callable[[Array], Array]) -> Array:
@@ -70,10 +70,9 @@ def unmatrix(m: Array, shape: tuple[int, ...], axis: int) -> Array:
         return m if axis == 1 else xp.matrix_transpose(m)
     rest = [i for i in range(1, len(shape)) if i != axis]
     x = xp.reshape(m, (shape[0], shape[axis], *(shape[i] for i in rest)))
-    back = [0] * len(shape)
-    for position, i in enumerate((0, axis, *rest)):
-        back[i] = position
-    return x if back == list(range(len(shape))) else xp.permute_dims(x, tuple(back))
+    order = (0, axis, *rest)
+    back = tuple(order.index(i) for i in range(len(shape)))
+    return x if back == order == tuple(range(len(shape))) else xp.permute_dims(x, back)
 
 
 def partial_trace(x: Array, axis: int, precision: Precision) -> Array:

@@ -154,7 +154,7 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
             check_choice(name, given[name], choices)
     _check_options(method, options)
     if "structure" in options:
-        options["structure"] = canonical(options["structure"])
+        options |= {"structure": canonical(options["structure"])}
     update_every = given.get("update_every", 1)
     check_period("update_every", update_every)
     hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
@@ -225,11 +225,13 @@ def docstring(
         lr: the framework's word for the learning rate.
         extra: the adapter's own parameters with their meanings.
     """
-    meaning = {**_MEANING, "momentum": _MOMENTUM[method.momentum]}
-    if "eigh" in method.decompositions:
-        meaning["damping"] = _DAMPING["eigenvalues"]
-    else:
-        meaning["damping"] = _DAMPING["curvature" if method.matrix else "denominator"]
+    damping = "curvature" if method.matrix else "denominator"
+    damping = "eigenvalues" if "eigh" in method.decompositions else damping
+    meaning = {
+        **_MEANING,
+        "momentum": _MOMENTUM[method.momentum],
+        "damping": _DAMPING[damping],
+    }
     lines = [summary, ""]
     if method.scaled:
         lines += [_SCALE, ""]

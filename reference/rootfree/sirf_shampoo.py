@@ -25,16 +25,16 @@ from rootfree.precision import Precision, cast, is_zero, per_member, store
 from rootfree.shapes import along, matrix, merged, partial_trace
 from rootfree.state import buffer, counter, salt
 from rootfree.structures import (
-    STRUCTURES,
+    Diagonal,
     Factor,
     Structure,
     add,
     by_axis,
     canonical,
     identity,
+    named,
+    names,
     scale,
-    structure,
-    word_of,
 )
 from rootfree.validation import check_choice, check_limit, check_number
 
@@ -112,6 +112,8 @@ class SIRFShampoo:
     def __post_init__(self) -> None:
         """Check the configuration."""
         object.__setattr__(self, "structure", canonical(self.structure))
+        # Names are read here, once: a compiler that traces a step sees classes.
+        object.__setattr__(self, "_kinds", {name: named(name) for name in names(self.structure)})
         check_choice("decay", self.decay, (0, 1))
         check_number("init_scale", self.init_scale, above=0, static=True)
         check_limit("max_dim", self.max_dim)
@@ -131,7 +133,7 @@ class SIRFShampoo:
         """
         dims = self.dims(shape)
         return tuple(
-            structure(self._limited(name, length), length, self.precision)
+            self._structure(name, length)
             for name, length in zip(by_axis(self.structure, len(dims)), dims, strict=True)
         )
 
@@ -202,9 +204,12 @@ class SIRFShampoo:
         u = u if back is None else per_member(back, u) * u
         return namespace(u).reshape(u, grad.shape)
 
-    def _limited(self, name: str, length: int) -> str:
-        long = self.max_dim is not None and length > self.max_dim
-        return "diagonal" if long and not STRUCTURES[word_of(name)].linear else name
+    def _structure(self, name: str, length: int) -> Structure:
+        kinds: dict[str, tuple[type[Structure], tuple[Any, ...]]] = self._kinds  # type: ignore[attr-defined]  # set when it is made
+        kind, arguments = kinds[name]
+        if self.max_dim is not None and length > self.max_dim and not kind.linear:
+            return Diagonal(length, self.precision)
+        return kind(length, self.precision, *arguments)
 
     def _view(self, grad: Array) -> Array:
         """Return the gradient in the working dtype, ``(n, d_1, ..., d_N)``."""

@@ -26,7 +26,9 @@ def test_signature(name):
     assert names[: 1 + len(hyper)] == ["params", *hyper]
     assert names[-1] == "compile"
     scale = ["batch_size", "loss_reduction"] if entry.scaled else []
-    static = [*scale, *entry.options, "state_dtype", "rounding", "compile"]
+    period = ["update_every"] if entry.matrix else []
+    dtypes = ["state_dtype", "compute_dtype"] if entry.matrix else ["state_dtype"]
+    static = [*scale, *period, *entry.options, *dtypes, "rounding", "compile"]
     assert names[1 + len(hyper) :] == static
     assert made.parameters["params"].default is Parameter.empty
     for key in hyper:

@@ -19,17 +19,46 @@ TABLE = {
     "rf_rmsprop": (1e-3, 2e-2, 0.9, 1e-4, 0, 1, 1, 1, "coupled"),
     "rf_adamw": (1e-2, 2e-2, 0.9, 1e-4, 0, 1, 1, 1, "decoupled"),
 }
+# The same, precond_momentum, decompositions, options besides decay, init_scale and mode.
+MATRIX = {
+    "full_adagrad": (1e-2, 1, 0, None, 1e-8, 0, 0, ("eigh",), ()),
+    "rf_full_matrix": (1e-3, 5e-2, 0.9, None, 1e-4, 1, 1, ("solve",), ("improved",)),
+    "rf_full_matrix_inverse": (1e-3, 5e-2, 0.9, None, 1e-4, 1, 1, (), ("exact",)),
+    "rf_full_matrix_factor": (1e-3, 5e-2, 0.9, 0.5, 1e-4, 1, 1, (), ("trust_clip",)),
+    "shampoo": (5e-3, 1e-2, 0.9, None, 1e-8, 0, 1, ("eigh",), ("merge_dims",)),
+    "rf_shampoo": (1e-3, 5e-2, 0.9, None, 1e-4, 1, 1, ("solve",), ("merge_dims",)),
+    "sirf_shampoo": (
+        *(1e-3, 5e-2, 0.9, 0.5, 1e-4, 1, 1, ()),
+        ("structure", "max_dim", "merge_dims", "trust_clip"),
+    ),
+}
 
 
 def test_names_and_order():
     """The names of the table, in its order: simple before complex, root before root-free."""
-    assert list(METHODS) == list(TABLE)
+    assert list(METHODS) == [*TABLE, *MATRIX]
     assert all(entry.name == name for name, entry in METHODS.items())
     assert len({entry.class_name for entry in METHODS.values()}) == len(METHODS)
     assert all(entry.class_name.lower() == name.replace("_", "") for name, entry in METHODS.items())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", MATRIX)
+def test_defaults_of_matrix_methods(name, float64):
+    """2.4: defaults, decompositions, and whether alpha is read: not by those with a root."""
+    lr, precond_lr, momentum, average, damping, start, decay, decompositions, more = MATRIX[name]
+    entry = METHODS[name]
+    row = {"lr": lr, "precond_lr": precond_lr, "momentum": momentum, "precond_momentum": average}
+    row |= {"damping": damping, "weight_decay": 0}
+    assert entry.hyper == {key: value for key, value in row.items() if value is not None}
+    rule = entry.rule(float64)
+    assert (rule.init_scale, rule.decay, rule.weight_decay_mode) == (start, decay, "coupled")
+    assert entry.decompositions == decompositions
+    assert set(entry.options) == {"decay", "init_scale", "weight_decay_mode", *more}
+    assert entry.scaled == ("eigh" not in decompositions)
+    assert entry.matrix
+
+
+@pytest.mark.parametrize("name", TABLE)
 def test_defaults(name, float64):
     """2.4: defaults are those of the table, and the rule has the row's power, decay and mode."""
     lr, precond_lr, momentum, damping, weight_decay, start, decay, power, mode = TABLE[name]
@@ -62,16 +91,17 @@ def test_every_method_builds_and_steps(name, float64):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_buffer_for_a_momentum_that_stays_zero(name, float64):
-    """``momentum=False`` leaves the buffer out and steps as momentum 0 does."""
-    param = np.ones((1, 3))
-    hyper = Hyper(0.1, 0.1, 0.0, damping=1e-3)
-    steps = []
-    for momentum in (True, False):
-        rule = METHODS[name].rule(float64, momentum=momentum)
-        state = rule.init(param)
-        assert momentum == (state.momentum is not None or state.first_moment is not None)
-        steps.append(update(rule, param, state, param, hyper)[0])
-    np.testing.assert_array_equal(*steps)
+    """What `without` names has no state, and steps as with the hyper-parameter at 0."""
+    param, hyper = np.ones((1, 3)), Hyper(0.1, 0.1, 0.0, damping=1e-3)
+    whole = METHODS[name].rule(float64)
+    expected, _ = update(whole, param, whole.init(param), param, hyper)
+    for buffer, field in METHODS[name].buffers.items():
+        rule = METHODS[name].rule(float64, without=[buffer])
+        assert getattr(whole.init(param), field) is not None
+        assert getattr(rule.init(param), field) is None
+        step, state = update(rule, param, rule.init(param), param, hyper)
+        np.testing.assert_array_equal(step, expected)
+        assert getattr(state, field) is None
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ WRITTEN_OUT = {f.__name__: f for f in (sgd, adagrad, rmsprop, adamw)}
 WRITTEN_OUT |= {f.__name__: f for f in (rf_adagrad, rf_rmsprop, rf_adamw)}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WRITTEN_OUT)
 def test_two_steps(name, march, float64):
     """R1 to R7: two steps with every hyper-parameter in play; a dozen roundings each."""
     hyper = Hyper(B1, B2, A1, 0.0, LAM, KAP, ALPHA)

@@ -12,7 +12,7 @@ H = np.array([[0.25, 1.0, 3.0, 40.0]])
 def test_true_curvature_is_newton(march, float64):
     """P24: with h fed in and s_0 = h the parameter contracts by 1 - beta_1, whatever h is."""
     lr, count = 0.1, 60
-    rule = METHODS["rf_rmsprop"].rule(float64, momentum=False)
+    rule = METHODS["rf_rmsprop"].rule(float64, without=["momentum"])
     w = np.ones_like(H)
     run = march(
         rule,
@@ -38,7 +38,7 @@ def test_gradient_products_end_at_the_edge_of_stability(march, float64, precond_
     At the edge the parameter changes sign at every step and its squared gradient is s.
     """
     lr, h = 0.1, np.array([[1.0, 2.0]])
-    rule = METHODS["rf_rmsprop"].rule(float64, momentum=False)
+    rule = METHODS["rf_rmsprop"].rule(float64, without=["momentum"])
     run = march(rule, np.ones_like(h), lambda _, w: h * w, Hyper(lr, precond_lr), 6000)
     np.testing.assert_allclose(lr * h / run.state.statistic, 2.0, rtol=1e-9)
     np.testing.assert_allclose((h * run.params[-1]) ** 2, run.state.statistic, rtol=1e-9)

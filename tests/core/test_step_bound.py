@@ -16,7 +16,7 @@ def bound(s: np.ndarray) -> np.ndarray:
 
 def step(float64, s, g):
     """Return one step without momentum, damping or decay."""
-    rule = METHODS["rf_rmsprop"].rule(float64, momentum=False)
+    rule = METHODS["rf_rmsprop"].rule(float64, without=["momentum"])
     state = rule.init(g)._replace(statistic=s)
     return update(rule, g, state, np.zeros_like(g), HYPER)[0]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rootfree import METHODS, Hyper, add_step, as_update, update
+from rootfree import METHODS, Hyper, add_step, as_update, roles, update
 
+DIAGONAL = [name for name, method in METHODS.items() if not method.matrix]
 PARAM = np.array([[-0.0, 0.0, -1.5, 2.0**-1074, -3e300], [1.0, -0.0, 0.0, -1e-310, 7.0]])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", DIAGONAL)
 @pytest.mark.parametrize("damping", [0.0, 1e-4])
 def test_zero_gradients(march, float64, name, damping):
     """4.5: s decays by (1 - b2)^t, or stays if it is a sum; the step is 0, never 0/0."""
@@ -25,7 +26,7 @@ def test_zero_gradients(march, float64, name, damping):
         np.testing.assert_allclose(run.state.statistic, expected, rtol=count * 2.0**-53)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", DIAGONAL)
 def test_zero_gradients_until_the_statistic_underflows(march, float64, name):
     """4.5: `tiny` keeps 0/0 out after s has underflowed to 0 without damping."""
     rule = METHODS[name].rule(float64)
@@ -50,8 +51,8 @@ def test_zero_learning_rate(float64, name, mode):
     assert param.tobytes() == PARAM.tobytes()
     assert (PARAM + step).tobytes() != PARAM.tobytes()  # so a plain sum would not do
     assert np.all(state.step == 5)
-    pairs = zip(state[2:], rule.init(PARAM)[2:], strict=True)
-    moved = [np.any(now != start) for now, start in pairs if now is not None]
+    start = roles(rule.init(PARAM))
+    moved = [np.any(now != start[role]) for role, now in roles(state).items()]
     assert moved
     assert all(moved)
 

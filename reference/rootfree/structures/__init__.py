@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -31,15 +31,33 @@ STRUCTURES: Final[Mapping[str, type[Structure]]] = MappingProxyType(
 """Every structure by the first word of its name."""
 
 
-@lru_cache(maxsize=4096)
 def structure(name: str, size: int, precision: Precision) -> Structure:
     """Return the structure called ``name`` for an axis of length ``size``.
 
     Raises:
         ValueError: if there is none, or its numbers are not right; the message lists the names.
     """
-    word, numbers = _parsed(name)
-    return STRUCTURES[word](size, precision, *numbers)
+    kind, arguments = named(name)
+    return kind(size, precision, *arguments)
+
+
+def named(name: str) -> tuple[type[Structure], tuple[Any, ...]]:
+    """Return the class that a name stands for, and what it is called with after size and precision.
+
+    Raises:
+        ValueError: as `structure`.
+    """
+    word, arguments = _parsed(name)
+    return STRUCTURES[word], arguments
+
+
+def names(layout: Layout) -> frozenset[str]:
+    """Return every name that occurs in the structures of a rule's axes, from `canonical`."""
+    if isinstance(layout, str):
+        return frozenset((layout,))
+    return frozenset().union(
+        *(names(entry if isinstance(entry, str) else entry[1]) for entry in layout)
+    )
 
 
 def canonical(layout: Any) -> Layout:
@@ -71,7 +89,10 @@ def canonical(layout: Any) -> Layout:
         for name in layout:
             _parsed(name)
         return tuple(layout)
-    return tuple(sorted(_pair(entry) for entry in layout))
+    pairs = dict(_pair(entry) for entry in layout)
+    if len(pairs) < len(layout):
+        raise ValueError(f"`structure` names a number of axes twice: {layout!r}")
+    return tuple(sorted(pairs.items(), key=itemgetter(0)))
 
 
 def by_axis(layout: Layout, axes: int) -> tuple[str, ...]:
@@ -100,11 +121,6 @@ def by_axis(layout: Layout, axes: int) -> tuple[str, ...]:
     raise ValueError(
         f"`structure` has no entry for {axes} axes, it has {', '.join(str(c) for c, _ in layout)}"
     )
-
-
-def word_of(name: str) -> str:
-    """Return the first word of a structure's name, its key in `STRUCTURES`."""
-    return _parsed(name)[0]
 
 
 def _pair(entry: Any) -> tuple[int, Layout]:
@@ -140,8 +156,9 @@ __all__ = [
     "canonical",
     "diagonal",
     "identity",
+    "named",
+    "names",
     "scale",
     "structure",
     "transposed",
-    "word_of",
 ]
