@@ -10,13 +10,13 @@ from rootfree import METHODS, Method, Precision
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^### (.+?)\n.*?^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^##+ (.+?)\n.*?^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_is_found() -> None:
-    """Three quick starts, and no Python code outside them."""
-    assert len(BLOCKS) == 3
-    assert README.count("```python") == 3
+    """Three quick starts and a matrix method, and no Python code outside them."""
+    assert len(BLOCKS) == 4
+    assert README.count("```python") == 4
 
 
 @pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
@@ -26,17 +26,33 @@ def test_quick_starts_run_and_learn(title: str, code: str, capsys: pytest.Captur
     assert 0 <= float(capsys.readouterr().out) < 0.05
 
 
+KEPT = {
+    "full_adagrad": "sum of G Gᵀ, its root",
+    "rf_full_matrix": "S: average of batch size · G Gᵀ, from I",
+    "rf_full_matrix_inverse": "S⁻¹",
+    "rf_full_matrix_factor": "B, S⁻¹ = B Bᵀ",
+    "shampoo": "average of G Gᵀ for each axis, its root",
+    "rf_shampoo": "S for each axis",
+    "sirf_shampoo": "K for each axis, S⁻¹ = K Kᵀ, structured",
+}
+
+
 def row(method: Method) -> str:
     """Return a method's line of the table."""
     rule = method.rule(Precision("float64", "float64", "float64"))
-    statistic = {
-        0: "none",
-        0.5: f"{'average' if rule.decay else 'sum'} of G²",
-        1: f"{'average' if rule.decay else 'sum'} of batch size · G², from {rule.init_scale:g}",
-    }[rule.power]
+    if method.matrix:
+        kept, root = KEPT[method.name], "eigh" in method.decompositions
+        needs = ", ".join(method.decompositions) or "products"
+    else:
+        kept = {
+            0: "nothing",
+            0.5: f"{'average' if rule.decay else 'sum'} of G²",
+            1: f"{'average' if rule.decay else 'sum'} of batch size · G², from {rule.init_scale:g}",
+        }[rule.power]
+        root, needs = rule.power == 0.5, "entrywise"
     return (
         f"| {method.title} | `{method.class_name}` | `{method.name}` "
-        f"| {'yes' if rule.power == 0.5 else 'no'} | {statistic} "
+        f"| {'yes' if root else 'no'} | {kept} | {needs} "
         f"| {'yes' if method.scaled else 'no'} | {method.source} |"
     )
 
