@@ -36,17 +36,13 @@ The state is a dict. A role that a method does not keep is absent; `init` makes 
 Where the step is 0 the parameter keeps every bit, the sign of a zero included.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
-State: TypeAlias = dict[str, Any]
-WeightDecayMode: TypeAlias = Literal["coupled", "decoupled"]
+from rootfree_textbook.descent import Array, State, WeightDecayMode
+from rootfree_textbook.descent import descend as _descend
 
 # A denominator of 0 is met with a gradient of 0, and 0/tiny is the 0 that is wanted.
 TINY: Final = float(np.finfo(np.float64).tiny)
@@ -281,117 +277,3 @@ def rf_adamw(
     new["statistic"] = np.asarray(s)
     direction = e / np.maximum(s + damping, TINY)
     return _descend(param, direction, new, lr, weight_decay, weight_decay_mode)
-
-
-def _descend(
-    param: Array,
-    direction: Array,
-    new: State,
-    lr: float,
-    weight_decay: float,
-    weight_decay_mode: WeightDecayMode,
-    momentum: float = 0.0,
-) -> tuple[Array, State]:
-    """The last stage of every step: weight decay, heavy ball, learning rate.
-
-    `new` is the new state with the old buffer of the heavy ball, which is replaced.
-    """
-    if weight_decay_mode not in ("coupled", "decoupled"):
-        msg = f"`weight_decay_mode` must be 'coupled' or 'decoupled', got {weight_decay_mode!r}"
-        raise ValueError(msg)
-    if weight_decay_mode == "coupled":
-        direction = direction + weight_decay * param
-    if "momentum" in new:
-        direction = momentum * new["momentum"] + direction
-        new["momentum"] = np.asarray(direction)
-    if weight_decay_mode == "decoupled":
-        direction = direction + weight_decay * param
-    change = -lr * direction
-    # -0.0 + 0.0 is +0.0: where there is no step, nothing may be added.
-    return np.where(change == 0, param, param + change), new
-
-
-STEPS: Final[Mapping[str, Callable[..., tuple[Array, State]]]] = MappingProxyType(
-    {
-        "sgd": sgd,
-        "adagrad": adagrad,
-        "rmsprop": rmsprop,
-        "adamw": adamw,
-        "rf_adagrad": rf_adagrad,
-        "rf_rmsprop": rf_rmsprop,
-        "rf_adamw": rf_adamw,
-    }
-)
-"""Name of a method -> the function that takes one step of it."""
-
-
-def init(
-    name: str, param: Array, *, init_scale: float | None = None, with_momentum: bool = True
-) -> State:
-    """State of a method before its first step.
-
-    Args:
-        name: a key of `STEPS`.
-        param: the parameter, any shape; only its shape is read.
-        init_scale: s_0 >= 0, in units of s: of G^2 with the root, of alpha G^2 without. None is the
-            method's own: 0 with the root, 1 without. SGD has no s and does not read it.
-        with_momentum: keep the heavy ball's buffer, or the average of gradients in AdamW and
-            RF-AdamW. It starts from 0.
-
-    Returns:
-        A state with step 0; every array in it has the shape of `param`.
-
-    Raises:
-        ValueError: `name` is no key of `STEPS`, or `init_scale` is negative.
-    """
-    _check_name(name)
-    if init_scale is not None and init_scale < 0:
-        msg = f"`init_scale` must be >= 0, got {init_scale}"
-        raise ValueError(msg)
-    state: State = {"step": 0}
-    if name != "sgd":
-        own_scale = 1.0 if name in ("rf_adagrad", "rf_rmsprop", "rf_adamw") else 0.0
-        scale = own_scale if init_scale is None else init_scale
-        state["statistic"] = np.full(param.shape, scale, dtype=np.float64)
-    if with_momentum and name in ("adamw", "rf_adamw"):
-        state["first_moment"] = np.zeros(param.shape)
-    elif with_momentum:
-        state["momentum"] = np.zeros(param.shape)
-    return state
-
-
-def step(name: str, param: Array, grad: Array, state: State, **hyper: Any) -> tuple[Array, State]:
-    """One step of the method called `name`.
-
-    Args:
-        name: a key of `STEPS`.
-        param: W, any shape.
-        grad: G, shape of `param`.
-        state: what `init` or the step before returned.
-        **hyper: the arguments of the method, listed at the head of this module. Those that the
-            method does not read are dropped, so that one record of hyper-parameters serves all.
-
-    Returns:
-        The new parameter and the new state.
-
-    Raises:
-        ValueError: `name` is no key of `STEPS`.
-        TypeError: a hyper-parameter that the method needs is missing.
-
-    Example:
-        >>> param, grad = np.array([1.0, -2.0]), np.array([1.0, 3.0])
-        >>> hyper = dict(lr=0.5, precond_lr=0.5, momentum=0.0, damping=0.0, weight_decay=0.0)
-        >>> param, state = step("rf_rmsprop", param, grad, init("rf_rmsprop", param), **hyper)
-        >>> state["statistic"], param
-        (array([1., 5.]), array([ 0.5, -2.3]))
-    """
-    _check_name(name)
-    method = STEPS[name]
-    read = inspect.signature(method).parameters
-    return method(param, grad, state, **{key: hyper[key] for key in hyper if key in read})
-
-
-def _check_name(name: str) -> None:
-    if name not in STEPS:
-        msg = f"unknown method {name!r}; the diagonal methods are {', '.join(STEPS)}"
-        raise ValueError(msg)

