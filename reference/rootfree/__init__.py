@@ -25,6 +25,7 @@ from rootfree.curvature import (
 from rootfree.descent import descend
 from rootfree.diagonal import Diagonal, DiagonalState
 from rootfree.full_matrix import FullMatrix, FullMatrixState
+from rootfree.plan import Plan, PlanRow, plan
 from rootfree.precision import Precision, add_step, as_update, cast, is_zero, scalars, store
 from rootfree.shampoo import Shampoo, ShampooState
 from rootfree.signature import Arguments, arguments, check_hypers, docstring, signature
@@ -51,6 +52,8 @@ __all__ = [
     "Method",
     "Namespace",
     "OuterProductCurvature",
+    "Plan",
+    "PlanRow",
     "Precision",
     "Rule",
     "SIRFShampoo",
@@ -77,6 +80,7 @@ __all__ = [
     "mapped",
     "method",
     "observes",
+    "plan",
     "roles",
     "scalars",
     "signature",

@@ -91,6 +91,10 @@ class Method:
             **{**self.options, **options},
         )
 
+    def takes(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the `curvatures` that it takes with these options: an exact inverse has none."""
+        return () if options.get("exact") else self.curvatures
+
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raise `TypeError` if an option is unknown to this method."""
         unknown = sorted(set(options) - set(self.options))

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from rootfree._typing import Array, Hyper, Scalar, WeightDecayMode, namespace
-from rootfree.curvature import Curvature, DiagonalCurvature, KroneckerCurvature, MatrixCurvature
-from rootfree.curvature import OuterProductCurvature as Vectors
+from rootfree.contraction import contracted, viewed
+from rootfree.curvature import Curvature
 from rootfree.precision import Precision, cast, is_zero, per_member, store
-from rootfree.shapes import along, matrix, merged, partial_trace
+from rootfree.shapes import along, merged
 from rootfree.state import buffer, counter, salt
 from rootfree.structures import (
     Diagonal,
@@ -31,7 +31,6 @@ from rootfree.structures import (
     add,
     by_axis,
     canonical,
-    identity,
     named,
     names,
     scale,
@@ -137,6 +136,15 @@ class SIRFShampoo:
             for name, length in zip(by_axis(self.structure, len(dims)), dims, strict=True)
         )
 
+    def limited(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the lengths of the axes that `max_dim` makes diagonal."""
+        dims = self.dims(shape)
+        return tuple(
+            length
+            for name, length in zip(by_axis(self.structure, len(dims)), dims, strict=True)
+            if self._is_limited(name, length)
+        )
+
     def least_rate(self, shape: tuple[int, ...], unit: float) -> float:
         """Return the `precond_lr` from which factors leave the identity in such storage.
 
@@ -171,7 +179,7 @@ class SIRFShampoo:
         """Return the state after every factor has moved, all of them from the old ones."""
         shape = tuple(grad.shape[1:])
         spaces, factors = self.structures(shape), self._working(state.factor)
-        targets = self._contracted(grad, curvature, spaces, factors, hyper)
+        targets = contracted(grad, curvature, spaces, factors, hyper.curvature_scale)
         if not is_zero(hyper.damping):
             targets = self._damped(targets, spaces, factors, hyper.damping)
         moved, averages = [], []
@@ -193,8 +201,10 @@ class SIRFShampoo:
     def direction(self, grad: Array, state: SIRFShampooState, hyper: Hyper) -> Array:
         """Return ``G x_1 (K_1 K_1^T) ... x_N (K_N K_N^T)``, ``(n, *shape)``."""
         del hyper
-        spaces, factors = self.structures(tuple(grad.shape[1:])), self._working(state.factor)
-        u, factors, back = self._in_range(self._view(grad), spaces, factors)
+        shape = tuple(grad.shape[1:])
+        spaces, factors = self.structures(shape), self._working(state.factor)
+        factors, back = self._in_range(spaces, factors)
+        u = viewed(grad, self.dims(shape), self.precision)
         for axis, (space, k) in enumerate(zip(spaces, factors, strict=True), 1):
 
             def both(x: Array, space: Structure = space, k: Factor = k) -> Array:
@@ -205,72 +215,16 @@ class SIRFShampoo:
         return namespace(u).reshape(u, grad.shape)
 
     def _structure(self, name: str, length: int) -> Structure:
-        kinds: dict[str, tuple[type[Structure], tuple[Any, ...]]] = self._kinds  # type: ignore[attr-defined]  # set when it is made
-        kind, arguments = kinds[name]
-        if self.max_dim is not None and length > self.max_dim and not kind.linear:
+        if self._is_limited(name, length):
             return Diagonal(length, self.precision)
+        kind, arguments = self._kind(name)
         return kind(length, self.precision, *arguments)
 
-    def _view(self, grad: Array) -> Array:
-        """Return the gradient in the working dtype, ``(n, d_1, ..., d_N)``."""
-        grad = cast(grad, self.precision.working_dtype)
-        dims = self.dims(tuple(grad.shape[1:]))
-        return namespace(grad).reshape(grad, (grad.shape[0], *dims))
+    def _is_limited(self, name: str, length: int) -> bool:
+        return self.max_dim is not None and length > self.max_dim and not self._kind(name)[0].linear
 
-    def _contracted(
-        self,
-        grad: Array,
-        curvature: Curvature | None,
-        spaces: tuple[Structure, ...],
-        factors: tuple[Factor, ...],
-        hyper: Hyper,
-    ) -> list[Factor]:
-        """Return N_j of every axis without damping: the curvature seen through all factors."""
-        dims = tuple(space.size for space in spaces)
-        total, axes = math.prod(dims), list(enumerate(dims))
-        if isinstance(curvature, DiagonalCurvature):
-            h = self._view(curvature.diagonal)
-            return [_of_diagonal(h, j, spaces, factors, d / total) for j, d in axes]
-        if isinstance(curvature, KroneckerCurvature):
-            return _of_factors(self._working((curvature.factors,))[0], spaces, factors)
-        if isinstance(curvature, MatrixCurvature):
-            h = cast(curvature.matrix, self.precision.working_dtype)
-            seen = namespace(h).reshape(h, (h.shape[0], *dims, *dims))
-            for j, (space, k) in enumerate(zip(spaces * 2, factors * 2, strict=True), 1):
-                seen = _through(seen, j, space, k)
-            traces = [partial_trace(seen, j + 1, self.precision) for j, _ in axes]
-            return [
-                scale(space.project(trace), d / total)
-                for space, trace, d in zip(spaces, traces, dims, strict=True)
-            ]
-        x, weight = self._vectors(grad, curvature, dims, hyper.curvature_scale)
-        first = x.ndim - len(dims)  # vectors have an axis of their own before the parameter's
-        for j, (space, k) in enumerate(zip(spaces, factors, strict=True)):
-            x = _through(x, first + j, space, k)
-        return [
-            scale(space.outer(matrix(x, first + j)), weight * (space.size / total))
-            for j, space in enumerate(spaces)
-        ]
-
-    def _vectors(
-        self, grad: Array, curvature: Vectors | None, dims: tuple[int, ...], alpha: Scalar
-    ) -> tuple[Array, Scalar]:
-        """Return the vectors whose outer products make the curvature, and what weighs them.
-
-        A narrow range takes the weight into the vectors, where it keeps the products small.
-        """
-        dtype = self.precision.working_dtype
-        if curvature is None:
-            x, weight = self._view(grad), alpha
-        else:
-            x, weight = cast(curvature.vectors, dtype), 1.0
-            x = namespace(x).reshape(x, (*x.shape[:2], *dims))
-        if not self.precision.narrow_range:
-            return x, weight
-        total = math.prod(dims)
-        share = weight / total
-        root: Any = math.sqrt(share) if isinstance(share, float) else namespace(x).sqrt(share)
-        return root * x, float(total)
+    def _kind(self, name: str) -> tuple[type[Structure], tuple[Any, ...]]:
+        return self._kinds[name]  # type: ignore[attr-defined,no-any-return]  # set when it is made
 
     def _damped(
         self,
@@ -301,19 +255,19 @@ class SIRFShampoo:
         return precond_lr / xp.maximum(norm, _ones(norm))
 
     def _in_range(
-        self, u: Array, spaces: tuple[Structure, ...], factors: tuple[Factor, ...]
-    ) -> tuple[Array, tuple[Factor, ...], Array | None]:
+        self, spaces: tuple[Structure, ...], factors: tuple[Factor, ...]
+    ) -> tuple[tuple[Factor, ...], Array | None]:
         """Return factors scaled down where a narrow range asks for it, and what undoes it."""
         if not self.precision.narrow_range:
-            return u, factors, None
-        xp = namespace(u)
+            return factors, None
         scaled, back = [], None
         for space, k in zip(spaces, factors, strict=True):
+            xp = namespace(*k)
             size = xp.sqrt(space.max_abs(k))
             s = xp.maximum(size, _ones(size))
             scaled.append(scale(k, 1.0 / s))
             back = s * s if back is None else back * s * s
-        return u, tuple(scaled), back
+        return tuple(scaled), back
 
     def _working(self, factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
         return tuple(_cast(factor, self.precision.working_dtype) for factor in factors)
@@ -333,44 +287,3 @@ def _cast(factor: Factor, dtype: Any) -> Factor:
 
 def _ones(like: Array) -> Array:
     return namespace(like).ones_like(like)
-
-
-def _through(x: Array, axis: int, space: Structure, k: Factor) -> Array:
-    """Return ``x`` with K^T applied along an axis."""
-    return along(x, axis, lambda m: space.apply_transposed(k, m))
-
-
-def _of_diagonal(
-    h: Array, j: int, spaces: tuple[Structure, ...], factors: tuple[Factor, ...], share: float
-) -> Factor:
-    """Return the contraction of a diagonal curvature shaped like the parameter."""
-    xp = namespace(h)
-    for i, (space, k) in enumerate(zip(spaces, factors, strict=True)):
-        if i != j:
-            rho = space.row_squares(k)
-            h = h * xp.reshape(
-                rho, tuple(n if a in (0, i + 1) else 1 for a, n in enumerate(h.shape))
-            )
-    weights = share * xp.sum(matrix(h, j + 1), axis=2)
-    return spaces[j].gram(factors[j], weights)
-
-
-def _of_factors(
-    curvatures: Factor, spaces: tuple[Structure, ...], factors: tuple[Factor, ...]
-) -> list[Factor]:
-    """Return the contraction of a Kronecker-factored curvature."""
-    xp = namespace(*curvatures)
-    seen, traces = [], []
-    for space, k, h in zip(spaces, factors, curvatures, strict=True):
-        half = xp.matrix_transpose(space.apply_transposed(k, h))
-        product = space.apply_transposed(k, half)  # K^T (K^T H)^T = K^T H K
-        seen.append(space.project(product))
-        trace = xp.sum(xp.sum(product * identity(space.size, h, space.precision), axis=2), axis=1)
-        traces.append(trace * (1.0 / space.size))
-    out = []
-    for j, target in enumerate(seen):
-        weight = _ones(traces[j])
-        for i, trace in enumerate(traces):
-            weight = weight if i == j else weight * trace
-        out.append(scale(target, weight))
-    return out

@@ -1,8 +1,8 @@
 """The structures of a factor, by name: each is one file, and all checks come from this table.
 
-A structure is named as ``"dense"``, or with its numbers as ``"block_diagonal(30)"``. What a rule
-takes for its axes is one name for all of them, a tuple with a name for each axis, or a mapping from
-the number of axes to either.
+A structure is named as ``"dense"``, or with what it takes as ``"block_diagonal(30)"`` or
+``"arrowhead(last_row)"``. What a rule takes for its axes is one name for all of them, a tuple with
+a name for each axis, or a mapping from the number of axes to either.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ from typing import Any, Final, TypeAlias
 
 from rootfree.precision import Precision
 from rootfree.structures._base import Factor, Structure, add, identity, scale, transposed
+from rootfree.structures._diagonals import diagonal
+from rootfree.structures.arrowhead import Arrowhead
+from rootfree.structures.block_diagonal import BlockDiagonal
 from rootfree.structures.dense import Dense
-from rootfree.structures.diagonal import Diagonal, diagonal
+from rootfree.structures.diagonal import Diagonal
+from rootfree.structures.hierarchical import Hierarchical
+from rootfree.structures.toeplitz import TrilToeplitz, TriuToeplitz
+from rootfree.structures.triangular import Tril, Triu
 
 Layout: TypeAlias = "str | tuple[Any, ...]"
 """Structures of a rule's axes in their one written form: a name, a name for each axis, or pairs of
@@ -26,6 +32,13 @@ STRUCTURES: Final[Mapping[str, type[Structure]]] = MappingProxyType(
     {
         "dense": Dense,
         "diagonal": Diagonal,
+        "block_diagonal": BlockDiagonal,
+        "tril": Tril,
+        "triu": Triu,
+        "tril_toeplitz": TrilToeplitz,
+        "triu_toeplitz": TriuToeplitz,
+        "hierarchical": Hierarchical,
+        "arrowhead": Arrowhead,
     }
 )
 """Every structure by the first word of its name."""
@@ -136,21 +149,28 @@ def _pair(entry: Any) -> tuple[int, Layout]:
 
 
 def _parsed(name: str) -> tuple[str, tuple[Any, ...]]:
-    """Return the word and the numbers of a name, checked by making a small one."""
+    """Return the first word of a name, and what its parentheses stand for."""
     found = re.fullmatch(r"(\w+)(?:\(([\w, ]*)\))?", name)
     if found is None or found[1] not in STRUCTURES:
         raise ValueError(f"unknown structure {name!r}; known: {', '.join(STRUCTURES)}")
-    numbers = [part.strip() for part in (found[2] or "").split(",") if part.strip()]
-    return found[1], STRUCTURES[found[1]].parsed(name, numbers)
+    words = [] if found[2] is None else [word.strip() for word in found[2].split(",")]
+    return found[1], STRUCTURES[found[1]].parsed(name, words)
 
 
 __all__ = [
     "STRUCTURES",
+    "Arrowhead",
+    "BlockDiagonal",
     "Dense",
     "Diagonal",
     "Factor",
+    "Hierarchical",
     "Layout",
     "Structure",
+    "Tril",
+    "TrilToeplitz",
+    "Triu",
+    "TriuToeplitz",
     "add",
     "by_axis",
     "canonical",

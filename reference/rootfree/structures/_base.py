@@ -169,6 +169,29 @@ def flat(part: Array) -> Array:
     return namespace(part).reshape(part, (part.shape[0], math.prod(part.shape[1:])))
 
 
+def integers(name: str, words: Sequence[str], *, least: int, meaning: str) -> tuple[int, ...]:
+    """Return the words in a structure's parentheses as integers.
+
+    Args:
+        name: of the structure, as it was given.
+        words: none, for the class's defaults, or one for each number in ``meaning``.
+        least: the smallest integer that is taken.
+        meaning: what the numbers are, parted by commas.
+
+    Raises:
+        ValueError: if there is another number of words, or they are not such integers.
+    """
+    if not words:
+        return ()
+    right = all(word.isascii() and word.isdecimal() and int(word) >= least for word in words)
+    if not right or len(words) != len(meaning.split(",")):
+        raise ValueError(
+            f"structure {name!r} takes integers >= {least} in parentheses, ({meaning}), or none; "
+            f"got ({', '.join(words)})"
+        )
+    return tuple(map(int, words))
+
+
 def sum_of_squares(factor: Factor) -> Array:
     """Return the sum of the squares of all stored numbers, ``(n,)``."""
     xp = namespace(*factor)

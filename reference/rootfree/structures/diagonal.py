@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rootfree._typing import Array, device, namespace
-from rootfree.precision import Precision
-from rootfree.structures._base import Factor, Structure, identity
+from rootfree.structures._base import Factor, Structure
+from rootfree.structures._diagonals import diagonal, on_diagonal
 
 
 class Diagonal(Structure):
@@ -17,16 +17,15 @@ class Diagonal(Structure):
 
     def to_dense(self, factor: Factor) -> Array:
         """Return the matrix, ``(n, d, d)``."""
-        (k,) = factor
-        return namespace(k).expand_dims(k, axis=2) * identity(self.size, k, self.precision)
+        return on_diagonal(factor[0])
 
     def from_dense(self, matrix: Array) -> Factor:
         """Return the diagonal."""
-        return (diagonal(matrix, self.precision),)
+        return (diagonal(matrix),)
 
     def project(self, matrix: Array) -> Factor:
         """Return the diagonal."""
-        return (diagonal(matrix, self.precision),)
+        return (diagonal(matrix),)
 
     def eye(self, like: Array, value: float = 1.0) -> Factor:
         """Return ``value`` times the identity."""
@@ -57,9 +56,3 @@ class Diagonal(Structure):
     def row_squares(self, factor: Factor) -> Array:
         """Return the squares."""
         return factor[0] * factor[0]
-
-
-def diagonal(matrix: Array, precision: Precision) -> Array:
-    """Return the diagonals of a stack of matrices, ``(n, d)``."""
-    xp = namespace(matrix)
-    return xp.sum(matrix * identity(matrix.shape[-1], matrix, precision), axis=2)
