@@ -4,8 +4,8 @@ The rule's own text is run on arrays that have a shape and a dtype but no number
 says what the rule does and not what a second description of it claims. Nothing is allocated.
 
 References:
-    Golub, Van Loan, Matrix Computations, 4th edition, 2013: sections 3.1, 3.2 and 8.3 (operations of
-    a solve and of eigenvectors).
+    Golub, Van Loan, Matrix Computations, 4th edition, 2013: sections 3.1, 3.2 (operations of a
+    solve) and 8.3 (of eigenvectors).
 """
 
 from __future__ import annotations
