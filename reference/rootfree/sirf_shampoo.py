@@ -70,8 +70,8 @@ class SIRFShampoo:
         init_scale: s_0 > 0; the preconditioner starts as ``s_0 I``.
         trust_clip: divide the factor's step by its Frobenius norm where that exceeds 1. It keeps
             factors invertible; without it, large curvature can make them singular.
-        max_dim: an axis longer than this becomes diagonal if its structure stores more than O(d)
-            numbers; ``None`` for no limit.
+        max_dim: an axis longer than this becomes diagonal if its structure stores or forms a d x d
+            matrix, as dense, triangular and Toeplitz ones do; ``None`` for no limit.
         merge_dims: neighbouring axes, never the first, share a factor while their product does not
             exceed this; ``None`` merges nothing.
         flatten: one factor for the whole parameter.
@@ -221,7 +221,7 @@ class SIRFShampoo:
         return kind(length, self.precision, *arguments)
 
     def _is_limited(self, name: str, length: int) -> bool:
-        return self.max_dim is not None and length > self.max_dim and not self._kind(name)[0].linear
+        return self.max_dim is not None and length > self.max_dim and self._kind(name)[0].square
 
     def _kind(self, name: str) -> tuple[type[Structure], tuple[Any, ...]]:
         return self._kinds[name]  # type: ignore[attr-defined,no-any-return]  # set when it is made

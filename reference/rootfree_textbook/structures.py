@@ -52,7 +52,7 @@ DEFAULT_ARGUMENTS: Final[Mapping[str, str]] = {
     "arrowhead": "first_row",
 }
 SIDES: Final = ("first_column", "last_row", "first_row", "last_column")
-QUADRATIC: Final = ("dense", "tril", "triu")
+QUADRATIC: Final = ("dense", "tril", "triu", "tril_toeplitz", "triu_toeplitz")
 
 
 def parse(structure: str) -> tuple[str, tuple[int, ...], str]:
@@ -88,7 +88,7 @@ def structures_of(structure: Structure, shape: Sequence[int], max_dim: int | Non
     Args:
         structure: one for all axes, one for each, or a mapping from the number of axes to either.
         shape: lengths of the axes, none of them 1 unless it is the only one.
-        max_dim: axes longer than this become diagonal if their structure stores more than O(d)
+        max_dim: axes longer than this become diagonal if their structure forms d x d matrices;
             numbers. None: no limit.
 
     Raises:

@@ -266,9 +266,10 @@ class TestNames:
             structures_of("full", (3,), None)
 
     def test_long_axes_become_diagonal(self):
-        """Section 4.8: only where more than O(d) numbers would be stored, and only if longer."""
-        for quadratic in ("dense", "tril", "triu"):
+        """Section 4.8: only where d x d numbers would be stored or formed, and only if longer."""
+        quadratics = {"dense", "tril", "triu", "tril_toeplitz", "triu_toeplitz"}
+        for quadratic in sorted(quadratics):
             assert structures_of(quadratic, (4, 5), 4) == [quadratic, "diagonal"]
             assert structures_of(quadratic, (4, 5), None) == [quadratic, quadratic]
-        for linear in sorted(set(STRUCTURES) - {"dense", "tril", "triu"}):
+        for linear in sorted(set(STRUCTURES) - quadratics):
             assert structures_of(linear, (4, 5), 4) == [linear, linear]

@@ -37,13 +37,13 @@ class Structure(ABC):
         precision: dtypes.
 
     Attributes:
-        linear: whether a factor of it stores O(d) numbers.
+        square: whether d x d numbers are stored, or formed on the way to a product.
     """
 
     size: int
     precision: Precision
 
-    linear: ClassVar[bool] = True
+    square: ClassVar[bool] = False
 
     @property
     @abstractmethod

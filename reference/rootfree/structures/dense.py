@@ -11,7 +11,7 @@ from rootfree.structures._base import Factor, Structure
 class Dense(Structure):
     """d x d numbers, stored as one array ``(n, d, d)``; the projection changes nothing."""
 
-    linear: ClassVar[bool] = False
+    square: ClassVar[bool] = True
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

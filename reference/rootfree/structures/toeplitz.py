@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from rootfree._typing import Array, device, namespace
 from rootfree.structures._base import Factor, Structure, transposed
@@ -19,13 +20,15 @@ class _Toeplitz(Structure):
         sum of the k-th diagonal of K^T diag(w) K = sum_j c[j-k] c[j] (sum of w over those rows)
     """
 
+    square: ClassVar[bool] = True
+
     @abstractmethod
     def _upper(self, matrix: Array) -> Array:
         """Return a matrix of the class as an upper triangular one, and back."""
 
     @abstractmethod
-    def _rightmost(self, weights: Array) -> Array:
-        """Return the weights of rows in the order in which c[d-1], c[d-2], ... enter them."""
+    def _ordered(self, weights: Array) -> Array:
+        """Return the weights of the rows, in the order in which c[k] stands in all from k on."""
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -83,7 +86,7 @@ class _Toeplitz(Structure):
     def _tail_sums(self, weights: Array) -> Array:
         """Return the sum of the weights of the rows where each c[k] stands, ``(n, d)``."""
         xp, (n, d) = namespace(weights), weights.shape
-        rows = xp.expand_dims(self._rightmost(weights), axis=1)
+        rows = xp.expand_dims(self._ordered(weights), axis=1)
         return xp.sum(xp.triu(xp.broadcast_to(rows, (n, d, d))), axis=2)
 
 
@@ -93,7 +96,7 @@ class TrilToeplitz(_Toeplitz):
     def _upper(self, matrix: Array) -> Array:
         return transposed(matrix)
 
-    def _rightmost(self, weights: Array) -> Array:
+    def _ordered(self, weights: Array) -> Array:
         return weights
 
 
@@ -103,5 +106,5 @@ class TriuToeplitz(_Toeplitz):
     def _upper(self, matrix: Array) -> Array:
         return matrix
 
-    def _rightmost(self, weights: Array) -> Array:
+    def _ordered(self, weights: Array) -> Array:
         return namespace(weights).flip(weights, axis=1)

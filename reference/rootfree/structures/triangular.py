@@ -15,7 +15,7 @@ class Tril(Structure):
     again, so that the zeros stay exact.
     """
 
-    linear: ClassVar[bool] = False
+    square: ClassVar[bool] = True
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -43,7 +43,7 @@ class Triu(Structure):
     again, so that the zeros stay exact.
     """
 
-    linear: ClassVar[bool] = False
+    square: ClassVar[bool] = True
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
