@@ -107,8 +107,9 @@ def package(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
 def demo(session: nox.Session) -> None:
-    """Train on images with and without the root, and print and plot how it went."""
-    shared(session, "examples/images.py", *session.posargs)
+    """Train on images and on text with and without the root; arguments go to both examples."""
+    for example in ("images.py", "characters.py"):
+        shared(session, f"examples/{example}", *session.posargs)
 
 
 FROM_WHEEL = """

@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -41,7 +41,7 @@ class Study(TypedDict):
     title: str
     ablation: bool
     optimizer: str
-    hyper: dict[str, float]  # arguments that it was given, the learning rate apart
+    hyper: dict[str, Any]  # arguments that it was given, the learning rate apart
     schedule: str  # "cosine" or "constant"
     alpha: str  # "terms in the batch", "1" or "not used"
     search: list[Run]  # one a learning rate, in ascending order
@@ -115,7 +115,7 @@ def tabulate(report: Report) -> str:
         lines += [_row(study) for study in studies if not study["ablation"]]
         lines += ["| *RF-RMSProp without one fix:* | | | | | | |"]
         lines += [_row(study) for study in studies if study["ablation"]]
-    lines += ["", "![Four methods](images.png)", "", "![Without one fix](images_fixes.png)"]
+    lines += ["", "![The methods](images.png)", "", "![Without one fix](images_fixes.png)"]
     return "\n".join([*lines, "", "## How the numbers were made", "", *_notes(report), ""])
 
 
@@ -133,7 +133,7 @@ def _row(study: Study) -> str:
         f"{statistics.fmean(validation):.1f}" if finite else "diverged",
         _spread(test) if finite else "diverged",
         short(statistics.fmean(loss)) if finite else "diverged",
-        f"{_diverged(study['search'])}, {_diverged(study['runs'])}",
+        f"{diverged(study['search'])}, {diverged(study['runs'])}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -143,7 +143,8 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def _diverged(runs: Sequence[Run]) -> str:
+def diverged(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many of the runs diverged."""
     return f"{sum(run['diverged'] for run in runs)} of {len(runs)}"
 
 
@@ -168,17 +169,20 @@ def _notes(report: Report) -> list[str]:
             versions=", ".join(f"{name} {number}" for name, number in report["versions"].items()),
         ).splitlines(),
         *(
-            f"  * {study['title']}: {study['optimizer']}, {_arguments(study['hyper'])}; "
+            f"  * {study['title']}: {study['optimizer']}, {arguments(study['hyper'])}; "
             f"{study['schedule']} learning rate; alpha: {study['alpha']}"
             for study in studies.values()
         ),
     ]
 
 
-def _arguments(hyper: dict[str, float]) -> str:
-    return (
-        ", ".join(f"{name} = {value:g}" for name, value in hyper.items()) or "nothing but the rate"
+def arguments(given: Mapping[str, Any]) -> str:
+    """Return an optimizer's arguments in a line."""
+    shown = (
+        f"{name} = {value:g}" if isinstance(value, int | float) else f"{name} = {value}"
+        for name, value in given.items()
     )
+    return ", ".join(shown) or "nothing but the rate"
 
 
 # Colours of Okabe and Ito, told apart with any colour vision; dashes and markers say the same.
@@ -187,11 +191,13 @@ _LOOKS: Final[dict[str, tuple[str, Any, str]]] = {
     "sgd": ("#000000", (0, (1, 1.2)), "s"),
     "adamw": ("#E69F00", (0, (5, 1.5)), "^"),
     "rmsprop": ("#D55E00", (0, (6, 1.5, 1, 1.5)), "D"),
+    "shampoo": ("#56B4E9", (0, (3, 1.5)), "v"),
+    "sirf_shampoo": ("#009E73", "-", "P"),
     "constant_lr": ("#D55E00", (0, (1, 1.2)), "v"),
     "alpha_1": ("#000000", (0, (5, 1.5)), "P"),
     "zero_start": ("#009E73", (0, (6, 1.5, 1, 1.5)), "X"),
 }
-_STYLE: Final[dict[Any, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -217,7 +223,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
     methods = [study for study in report["studies"] if not study["ablation"]]
     fixes = plain + [study for study in report["studies"] if study["ablation"]]
     return [
-        _figure(report, methods, "four methods", folder / "images.png"),
+        _figure(report, methods, "the methods", folder / "images.png"),
         _figure(
             report, fixes, "RF-RMSProp, and without each of its fixes", folder / "images_fixes.png"
         ),
@@ -227,7 +233,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
 def _figure(report: Report, studies: Sequence[Study], title: str, path: Path) -> Path:
     """Draw a row a model: training loss and validation error against epochs."""
     quantities = ("train_loss", "validation_error")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.1 * len(report["models"]) + 0.9), layout="constrained")
         grid = figure.subplots(len(report["models"]), 2, squeeze=False, sharex=True)
         for axes, model in zip(grid, report["models"], strict=True):

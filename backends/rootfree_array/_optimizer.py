@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import array_api_compat
 import rootfree
-from rootfree import Array, DiagonalCurvature, Hyper, Method, Rule
+from rootfree import CURVATURES, Array, Curvature, Hyper, Method, Rule
+from rootfree.curvature import arrays_of
+from rootfree.validation import check_period
 
 from rootfree_array._platform import Platform
 from rootfree_array._precision import resolve, warn_if_stalled
 from rootfree_array._state import Roles, fresh, restored, roles, stack, unstack
 
 Arrays = Mapping[str, Array]
-_BUFFERS: Final = {"momentum", "first_moment"}  # roles that a momentum needs
+Curvatures = Mapping[str, "Array | Curvature"]
 
 _EXTRA: Final = {
     "platform": "the array library and device; by default the one of `params`.",
@@ -39,6 +42,7 @@ class Optimizer:
         params: the parameters after the last step, by name.
         hyper: the hyper-parameters; change an entry to change the following steps.
         batch_size: the number of terms averaged in the gradient, used where a step gives none.
+        update_every: the period of the preconditioner's update, or a function of the count.
     """
 
     method: ClassVar[Method]
@@ -61,6 +65,7 @@ class Optimizer:
         self.params = _checked_params(params)
         self.hyper = dict(checked.hyper)
         self.batch_size = checked.batch_size
+        self.update_every = checked.update_every
         self._loss_reduction = checked.loss_reduction
         self._options = checked.options
         self._in_place = bool(given.arguments["in_place"])
@@ -69,19 +74,26 @@ class Optimizer:
             name: resolve(
                 self._platform.dtype_name(param.dtype),
                 state=self._platform.dtype_name(checked.state_dtype),
+                compute=self._platform.dtype_name(checked.compute_dtype),
                 rounding=checked.rounding,
+                native=self._platform.native,
                 name=f"parameter {name!r}",
             )
             for name, param in self.params.items()
         }
+        self._rules: dict[str, Rule[Any]] = {}
+        self._states: dict[str, Any] = {}
+        self._counts: dict[str, int] = {}  # updates applied: what `update_every` is asked with
+        self._make_state()
         for policy in set(self._policies.values()):
-            warn_if_stalled(policy, self.method, checked.hyper.get("precond_lr"))
+            names = [name for name in self._rules if self._policies[name] == policy]
+            for name in names[:1]:
+                shapes = [tuple(self.params[name].shape) for name in names]
+                rate = checked.hyper.get("precond_lr")
+                warn_if_stalled(policy, self.method, self._rules[name], shapes, rate)
         if self._in_place:
             for param in self.params.values():
                 param[...] = param  # an array that cannot be written says so now
-        self._rules: dict[str, Rule[Any]] = {}
-        self._states: dict[str, Any] = {}
-        self._make_state()
 
     @property
     def state(self) -> dict[str, Roles]:
@@ -93,7 +105,7 @@ class Optimizer:
         grads: Mapping[str, Array | None],
         *,
         batch_size: Any = None,
-        curvature: Arrays = MappingProxyType({}),
+        curvature: Curvatures = MappingProxyType({}),
     ) -> None:
         """Update the parameters; all of them, or none if an argument is wrong.
 
@@ -101,16 +113,23 @@ class Optimizer:
             grads: gradients by name. A parameter whose gradient is missing or ``None`` keeps its
                 value and its state.
             batch_size: number of averaged terms for this step; by default the optimizer's.
-            curvature: diagonal curvatures by name, which replace the gradient outer product.
+            curvature: curvatures by name, which replace the gradient outer product where a step
+                updates the preconditioner; a bare array is a diagonal, shaped like its parameter.
 
         Raises:
             ValueError: for an unknown name, or a shape, dtype or device that is not the
-                parameter's; for a hyper-parameter out of its range.
+                parameter's; for a curvature that the method does not take; for a hyper-parameter
+                out of its range.
         """
-        active = _checked_grads(self.params, grads, curvature)
-        if curvature and "precond_lr" not in self.method.hyper:
-            raise ValueError(f"{self.method.title} has no use for a curvature")
+        _check_names(self.params, [*grads, *curvature])
+        active = _checked_grads(self.params, grads)
+        method = self.method
+        replaced = _checked_curvatures(
+            self.params, curvature, self._rules, kinds=method.curvatures, title=method.title
+        )
         hyper = self._hyper(self.batch_size if batch_size is None else batch_size)
+        check_period("update_every", self.update_every)
+        observes = cache(lambda count: rootfree.observes(self.update_every, count))
         self._make_state()
         new = {
             name: _member_step(
@@ -119,12 +138,14 @@ class Optimizer:
                 grad,
                 self._states[name],
                 hyper,
-                curvature.get(name),
+                observes(self._counts[name]),
+                replaced.get(name),
             )
             for name, grad in active.items()
         }
         for name, (param, state) in new.items():
             self._states[name] = state
+            self._counts[name] += 1
             if self._in_place:
                 self.params[name][...] = param
             else:
@@ -136,6 +157,7 @@ class Optimizer:
             "method": self.method.name,
             "hyper": dict(self.hyper),
             "batch_size": None if callable(self.batch_size) else self.batch_size,
+            "update_every": None if callable(self.update_every) else self.update_every,
             "options": {**self._options, "loss_reduction": self._loss_reduction},
             "state": self.state,
         }
@@ -155,37 +177,45 @@ class Optimizer:
         self._check(saved["hyper"])
         if saved["batch_size"] is not None:
             rootfree.check_hyper("batch_size", saved["batch_size"])
+        if saved["update_every"] is not None:
+            check_period("update_every", saved["update_every"])
         options = {**self._options, "loss_reduction": self._loss_reduction}
         if saved["options"] != options:
             raise ValueError(f"state was saved with {saved['options']}, expected {options}")
-        needed = _may_be_nonzero(saved["hyper"]["momentum"])
         rules = {
-            name: self._rule(name, momentum=needed or not _BUFFERS.isdisjoint(arrays))
+            name: self._rule(name, _unused(self.method, saved["hyper"], arrays))
             for name, arrays in saved["state"].items()
         }
         states = {
             name: restored(fresh(rules[name], name, self.params[name]), arrays, name)
             for name, arrays in saved["state"].items()
         }
+        counts = {name: int(arrays["step"]) for name, arrays in saved["state"].items()}
         self._rules.update(rules)
-        self._states, self.hyper = states, dict(saved["hyper"])
+        self._states, self._counts, self.hyper = states, counts, dict(saved["hyper"])
         if saved["batch_size"] is not None:
             self.batch_size = saved["batch_size"]
+        if saved["update_every"] is not None:
+            self.update_every = saved["update_every"]
 
     def _make_state(self) -> None:
         """Create what is missing: all state at first, a buffer when a momentum of 0 has changed."""
-        momentum = _may_be_nonzero(self.hyper["momentum"])
         for name, param in self.params.items():
+            if not _has_elements(param):
+                continue
             old = self._states.get(name)
             kept = {} if old is None else {k: v for k, v in old._asdict().items() if v is not None}
-            lacking = old is None or (momentum and _BUFFERS.isdisjoint(kept))
-            if lacking and _has_elements(param):
-                self._rules[name] = self._rule(name, momentum=momentum)
-                self._states[name] = fresh(self._rules[name], name, param)._replace(**kept)
+            without = _unused(self.method, self.hyper, kept)
+            lacking = {field for b, field in self.method.buffers.items() if b not in without}
+            if old is None or not lacking <= set(kept):
+                rule = self._rule(name, without)
+                self._states[name] = _named(name, fresh, rule, name, param)._replace(**kept)
+                self._rules[name] = rule
+                self._counts.setdefault(name, 0)
 
-    def _rule(self, name: str, *, momentum: bool) -> Rule[Any]:
+    def _rule(self, name: str, without: Collection[str]) -> Rule[Any]:
         precision = self._policies[name].precision(self._platform.dtypes)
-        return self.method.rule(precision, momentum=momentum, **self._options)
+        return self.method.rule(precision, without=without, **self._options)
 
     def _check(self, hyper: Mapping[str, Any]) -> None:
         rootfree.check_hypers(self.method, hyper, self._options)
@@ -227,9 +257,43 @@ class RFAdamW(Optimizer, method="rf_adamw"):
     """RF-AdamW."""
 
 
+class FullAdaGrad(Optimizer, method="full_adagrad"):
+    """Full-matrix AdaGrad."""
+
+
+class RFFullMatrix(Optimizer, method="rf_full_matrix"):
+    """Root-free full-matrix, inverse covariance."""
+
+
+class RFFullMatrixInverse(Optimizer, method="rf_full_matrix_inverse"):
+    """Root-free full-matrix, covariance."""
+
+
+class RFFullMatrixFactor(Optimizer, method="rf_full_matrix_factor"):
+    """Root-free full-matrix, factor of the covariance."""
+
+
+class Shampoo(Optimizer, method="shampoo"):
+    """Shampoo."""
+
+
+class RFShampoo(Optimizer, method="rf_shampoo"):
+    """Root-free Shampoo."""
+
+
+class SIRFShampoo(Optimizer, method="sirf_shampoo"):
+    """SIRF-Shampoo."""
+
+
 def init(rule: Rule[Any], params: Arrays) -> dict[str, Any]:
-    """Return the state of every parameter that has elements, by name, for `update`."""
-    return {name: fresh(rule, name, p) for name, p in params.items() if _has_elements(p)}
+    """Return the state of every parameter that has elements, by name, for `update`.
+
+    Raises:
+        ValueError: if the rule's configuration does not go with a parameter's shape.
+    """
+    return {
+        name: _named(name, fresh, rule, name, p) for name, p in params.items() if _has_elements(p)
+    }
 
 
 def update(
@@ -238,8 +302,9 @@ def update(
     grads: Mapping[str, Array | None],
     state: Mapping[str, Any],
     hyper: Hyper,
+    observe: bool = True,
     *,
-    curvature: Arrays = MappingProxyType({}),
+    curvature: Curvatures = MappingProxyType({}),
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return parameters and state after one step; the ones given stay valid.
 
@@ -249,25 +314,37 @@ def update(
         grads: gradients by name; a missing one leaves its parameter and state as they are.
         state: from `init`, or from the last call.
         hyper: the scalars of this step.
-        curvature: diagonal curvatures by name, which replace the gradient outer product.
+        observe: whether the curvature enters the preconditioner in this step.
+        curvature: curvatures by name, which replace the gradient outer product; a bare array is a
+            diagonal.
 
     Raises:
         ValueError: as `Optimizer.step`.
     """
+    _check_names(params, [*grads, *curvature])
+    active = _checked_grads(params, grads)
+    rules, title = dict.fromkeys(state, rule), type(rule).__name__
+    replaced = _checked_curvatures(params, curvature, rules, kinds=CURVATURES, title=title)
     new_params, new_state = dict(params), dict(state)
-    for name, grad in _checked_grads(params, grads, curvature).items():
+    for name, grad in active.items():
         new_params[name], new_state[name] = _member_step(
-            rule, params[name], grad, state[name], hyper, curvature.get(name)
+            rule, params[name], grad, state[name], hyper, observe, replaced.get(name)
         )
     return new_params, new_state
 
 
 def _member_step(
-    rule: Rule[Any], param: Array, grad: Array, state: Any, hyper: Hyper, h: Array | None
+    rule: Rule[Any],
+    param: Array,
+    grad: Array,
+    state: Any,
+    hyper: Hyper,
+    observe: bool,
+    curvature: Curvature | None,
 ) -> tuple[Array, Any]:
     stacked = stack(param)
-    curvature = None if h is None else DiagonalCurvature(stack(h))
-    step, state = rootfree.update(rule, stack(grad), state, stacked, hyper, curvature=curvature)
+    h = None if curvature is None else rootfree.mapped(curvature, stack)
+    step, state = rootfree.update(rule, stack(grad), state, stacked, hyper, observe, curvature=h)
     return unstack(rootfree.add_step(stacked, step)), state
 
 
@@ -286,16 +363,8 @@ def _check_array(what: str, value: object) -> None:
         raise TypeError(f"{what} must be an array, got {type(value).__name__}")
 
 
-def _checked_grads(
-    params: Arrays, grads: Mapping[str, Array | None], curvature: Arrays
-) -> dict[str, Array]:
-    """Return the gradients that move something, after every check that a step needs."""
-    unknown = sorted((set(grads) | set(curvature)) - set(params))
-    if unknown:
-        raise ValueError(f"no parameter is called {', '.join(map(repr, unknown))}")
-    for name, diagonal in curvature.items():
-        _check_array(f"curvature of {name!r}", diagonal)
-        rootfree.check_gradient(name, diagonal, params[name], kinds=("device",))
+def _checked_grads(params: Arrays, grads: Mapping[str, Array | None]) -> dict[str, Array]:
+    """Return the gradients that move something, after every check that they need."""
     active = {}
     for name, grad in grads.items():
         if grad is None:
@@ -307,10 +376,61 @@ def _checked_grads(
     return active
 
 
+def _checked_curvatures(
+    params: Arrays,
+    curvature: Curvatures,
+    rules: Mapping[str, Rule[Any]],
+    *,
+    kinds: Collection[str],
+    title: str,
+) -> dict[str, Curvature]:
+    """Return the caller's curvatures, after every check that they need."""
+    replaced = {}
+    for name, value in curvature.items():
+        replaced[name] = rootfree.as_curvature(value)
+        expected = array_api_compat.device(params[name])
+        for array in arrays_of(replaced[name]):
+            _check_array(f"curvature of {name!r}", array)
+            if (came := array_api_compat.device(array)) != expected:
+                raise ValueError(
+                    f"curvature of {name!r} has device {came}, its parameter has {expected}; "
+                    "convert the curvature before the step"
+                )
+        if name in rules:
+            shape = tuple(params[name].shape)
+            rootfree.check_curvature(
+                name,
+                replaced[name],
+                shape=shape,
+                dims=rules[name].dims(shape),
+                kinds=kinds,
+                title=title,
+            )
+    return replaced
+
+
+def _check_names(params: Arrays, given: Collection[str]) -> None:
+    if unknown := sorted(set(given) - set(params)):
+        raise ValueError(f"no parameter is called {', '.join(map(repr, unknown))}")
+
+
+def _named(name: str, function: Any, *args: Any) -> Any:
+    """Return what a function returns; its error names the parameter."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise ValueError(f"parameter {name!r}: {error}") from None
+
+
+def _unused(method: Method, hyper: Mapping[str, Any], kept: Collection[str]) -> list[str]:
+    """Return the hyper-parameters that are 0 and whose buffer is not among the fields kept."""
+    fields = {role.split(".")[0] for role in kept}
+    return [
+        name
+        for name, field in method.buffers.items()
+        if rootfree.is_zero(hyper[name]) and field not in fields
+    ]
+
+
 def _has_elements(array: Array) -> bool:
     return 0 not in array.shape
-
-
-def _may_be_nonzero(momentum: Any) -> bool:
-    """Return whether a buffer is needed: not for a Python 0; an array is not read."""
-    return not (isinstance(momentum, int | float) and momentum == 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -22,11 +22,14 @@ class Platform:
         xp: namespace of the array API standard.
         dtypes: its dtype objects by name, of `float64, float32, bfloat16, float16` those it has.
         device: where new arrays go, in the library's own terms; ``None`` for its default.
+        native: names of the 16-bit dtypes whose matrix products the device takes with float32
+            accumulation; products of others are taken in float32.
     """
 
     xp: Any
     dtypes: Mapping[str, Any]
     device: Any = None
+    native: Collection[str] = ()
 
     @classmethod
     def of(cls, arrays: Iterable[Array]) -> Platform:
@@ -57,13 +60,15 @@ class Platform:
 def capabilities(platform: Platform) -> dict[str, Any]:
     """Return what the platform offers, as plain data.
 
-    The keys are ``namespace`` (its name), ``device``, ``dtypes`` (names), and
-    ``stochastic_rounding``, whether it has the integer functions that this rounding needs.
+    The keys are ``namespace`` (its name), ``device``, ``dtypes`` (names), ``native_products``
+    (names of the 16-bit dtypes that the device has units for), and ``stochastic_rounding``, whether
+    it has the integer functions that this rounding needs.
     """
     needed = ("bitwise_and", "bitwise_right_shift", "bitwise_xor", "nextafter")
     return {
         "namespace": platform.xp.__name__,
         "device": str(platform.device),
         "dtypes": list(platform.dtypes),
+        "native_products": list(platform.native),
         "stochastic_rounding": all(hasattr(platform.xp, name) for name in needed),
     }

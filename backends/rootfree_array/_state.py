@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import array_api_compat
+import rootfree
 from rootfree import Array, Rule, State
 
 from rootfree_array._precision import salt
 
 Roles = dict[str, Array]
-"""One parameter's state: role name to array, parameter-shaped, counters 0-d."""
+"""One parameter's state: role name to array without the stack axis; counters are 0-d."""
 
 
 def stack(array: Array) -> Any:
@@ -37,8 +38,7 @@ def roles(state: State) -> Roles:
     """Return copies of the arrays that a state holds, by role."""
     return {
         role: array_api_compat.array_namespace(array).asarray(unstack(array), copy=True)
-        for role, array in state._asdict().items()  # type: ignore[attr-defined]  # a NamedTuple
-        if array is not None
+        for role, array in rootfree.roles(state).items()
     }
 
 
@@ -53,11 +53,7 @@ def restored(template: State, saved: Mapping[str, Any], name: str) -> Any:
     Raises:
         ValueError: if roles, shapes or dtypes are not the template's; nothing has been written.
     """
-    expected = {
-        role: array
-        for role, array in template._asdict().items()  # type: ignore[attr-defined]  # a NamedTuple
-        if array is not None
-    }
+    expected = rootfree.roles(template)
     if set(saved) != set(expected):
         raise ValueError(
             f"state of {name!r} has roles {sorted(saved)}, expected {sorted(expected)}: it was "
@@ -73,4 +69,4 @@ def restored(template: State, saved: Mapping[str, Any], name: str) -> Any:
             )
         xp = array_api_compat.array_namespace(like)
         new[role] = stack(xp.asarray(came, copy=True))
-    return template._replace(**new)  # type: ignore[attr-defined]  # a NamedTuple
+    return rootfree.with_roles(template, new)

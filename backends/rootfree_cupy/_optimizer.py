@@ -26,7 +26,7 @@ def platform() -> Platform:
         "bfloat16": cupy.dtype(ml_dtypes.bfloat16),
         "float16": cupy.dtype("float16"),
     }
-    return Platform(xp, MappingProxyType(dtypes), cupy.cuda.Device())
+    return Platform(xp, MappingProxyType(dtypes), cupy.cuda.Device(), ("bfloat16", "float16"))
 
 
 class _InPlace:
@@ -63,3 +63,31 @@ class RFRMSProp(_InPlace, Optimizer, method="rf_rmsprop"):
 
 class RFAdamW(_InPlace, Optimizer, method="rf_adamw"):
     """RF-AdamW."""
+
+
+class FullAdaGrad(_InPlace, Optimizer, method="full_adagrad"):
+    """Full-matrix AdaGrad."""
+
+
+class RFFullMatrix(_InPlace, Optimizer, method="rf_full_matrix"):
+    """Root-free full-matrix, inverse covariance."""
+
+
+class RFFullMatrixInverse(_InPlace, Optimizer, method="rf_full_matrix_inverse"):
+    """Root-free full-matrix, covariance."""
+
+
+class RFFullMatrixFactor(_InPlace, Optimizer, method="rf_full_matrix_factor"):
+    """Root-free full-matrix, factor of the covariance."""
+
+
+class Shampoo(_InPlace, Optimizer, method="shampoo"):
+    """Shampoo."""
+
+
+class RFShampoo(_InPlace, Optimizer, method="rf_shampoo"):
+    """Root-free Shampoo."""
+
+
+class SIRFShampoo(_InPlace, Optimizer, method="sirf_shampoo"):
+    """SIRF-Shampoo."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 import rootfree
+from rootfree import CURVATURES, Curvature
 
 from rootfree_jax._precision import as_array
 
@@ -24,37 +25,72 @@ class Leaves:
     treedef: Any
 
     @classmethod
-    def of(cls, tree: Any, kind: str) -> Leaves:
+    def of(
+        cls,
+        tree: Any,
+        kind: str,
+        *,
+        taken: Callable[[Any, str], Any] = as_array,
+        whole: tuple[type[Any], ...] = (),
+    ) -> Leaves:
         """Take a pytree apart.
+
+        Args:
+            tree: the pytree.
+            kind: what its leaves are.
+            taken: gives what is kept of a leaf, from it and what to call it in errors.
+            whole: nodes of these types are leaves.
 
         Raises:
             TypeError: if a leaf is not an array; the message names it.
         """
-        flat, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_absent)
+
+        def is_leaf(node: Any) -> bool:
+            return is_absent(node) or isinstance(node, whole)
+
+        flat, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
         names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat)
         leaves = zip(names, (leaf for _, leaf in flat), strict=True)
-        arrays = [x if is_absent(x) else as_array(x, f"{kind} {name!r}") for name, x in leaves]
+        arrays = [x if is_absent(x) else taken(x, f"{kind} {name!r}") for name, x in leaves]
         return cls(kind, names, arrays, treedef)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Iterate over names and arrays."""
         return zip(self.names, self.arrays, strict=True)
 
-    def parallel(self, tree: Any, kind: str) -> Sequence[Any]:
+    def parallel(self, other: Leaves) -> Sequence[Any]:
         """Return the leaves of another tree, in this one's order.
 
         Raises:
             ValueError: if it is built in another way; the message names the first leaf that only
                 one of the two has.
         """
-        other = Leaves.of(tree, kind)
         if other.treedef != self.treedef:
             raise ValueError(_difference(self, other))
         return other.arrays
 
+    def subtrees(self, tree: Any, kind: str) -> Sequence[Any]:
+        """Return what another tree has in the places of this one's leaves: arrays, tuples of them.
+
+        Raises:
+            ValueError: as `parallel`.
+        """
+        try:
+            found: list[Any] = self.treedef.flatten_up_to(tree)
+        except ValueError:
+            other = Leaves.of(tree, kind)
+            above = (self._above(name) for name in other.names)
+            message = _difference(self, replace(other, names=tuple(dict.fromkeys(above))))
+            raise ValueError(message) from None
+        return found
+
     def tree(self, leaves: Sequence[Any]) -> Any:
         """Return a tree like the one taken apart, with other leaves."""
         return self.treedef.unflatten(leaves)
+
+    def _above(self, name: str) -> str:
+        """Return the name of the leaf that ``name`` lies under, if there is one."""
+        return next((mine for mine in self.names if name.startswith(f"{mine}.")), name)
 
 
 def is_absent(leaf: object) -> bool:
@@ -68,13 +104,13 @@ def takes_part(leaf: Any) -> bool:
 
 
 def stack(leaf: Any) -> Any:
-    """Return an array as a stack of one, ``(1, *shape)``; what is absent as ``None``."""
-    return None if is_absent(leaf) else jnp.expand_dims(leaf, 0)
+    """Return an array as a stack of one, ``(1, *shape)``."""
+    return jnp.expand_dims(leaf, 0)
 
 
 def unstack(array: Any) -> Any:
-    """Return the only member of a stack of one; ``None`` as `optax.MaskedNode()`."""
-    return optax.MaskedNode() if array is None else jnp.squeeze(array, 0)
+    """Return the only member of a stack of one."""
+    return jnp.squeeze(array, 0)
 
 
 def check_gradients(grads: Leaves, params: Sequence[Any], *, same_dtype: bool) -> None:
@@ -93,19 +129,21 @@ def check_gradients(grads: Leaves, params: Sequence[Any], *, same_dtype: bool) -
         rootfree.check_gradient(name, grad, param, kinds=("dtype",) if same_dtype else ())
 
 
-def check_curvature(grads: Leaves, diagonals: Sequence[Any]) -> Sequence[Any]:
-    """Return diagonal curvatures as they are, if they have the shapes of their gradients.
+def curvatures(grads: Leaves, tree: Any) -> Sequence[Any]:
+    """Return the curvature of each gradient, absent ones as they came; a bare array is a diagonal.
 
     Raises:
-        ValueError: if one has not; the message names the leaf.
+        ValueError: if the tree is not like that of the gradients.
+        TypeError: if something in it is not an array.
     """
-    for (name, grad), h in zip(grads, diagonals, strict=True):
-        if not is_absent(grad) and not is_absent(h) and h.shape != grad.shape:
-            raise ValueError(
-                f"curvature of {name!r} has shape {h.shape}, its gradient has {grad.shape}; pass "
-                "the diagonal, shaped like the parameter"
-            )
-    return diagonals
+    if tree is None:
+        return [None] * len(grads.names)
+    kinds = tuple(CURVATURES.values())
+    return grads.parallel(Leaves.of(tree, "curvature", taken=_curvature, whole=kinds))
+
+
+def _curvature(leaf: Any, name: str) -> Curvature:
+    return rootfree.mapped(rootfree.as_curvature(leaf), lambda array: as_array(array, name))
 
 
 def _difference(one: Leaves, two: Leaves) -> str:

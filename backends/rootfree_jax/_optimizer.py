@@ -16,10 +16,10 @@ from typing import Any, Final
 import jax
 import optax
 import rootfree
-from rootfree import METHODS, Arguments, Method
-from rootfree_array._precision import resolve, warn_if_stalled
+from rootfree import CURVATURES, METHODS, Arguments, Method
+from rootfree_array._precision import warn_if_stalled
 
-from rootfree_jax._precision import dtype_name
+from rootfree_jax._precision import DTYPES, dtype_name, widest_policy
 from rootfree_jax._stages import descent, precondition
 
 Factory = Callable[..., optax.GradientTransformationExtraArgs]
@@ -119,10 +119,12 @@ def _notes(method: Method, signature: Signature) -> str:
     )
     if _LR in signature.parameters:
         notes += " `learning_rate` may be a schedule, a function of the number of updates applied."
-    if _has_statistic(method):
+    if method.curvatures:
+        kinds = ", ".join(f"`rootfree.{CURVATURES[kind].__name__}`" for kind in method.curvatures)
         notes += (
-            "\n\n``update(grads, state, params, curvature=h)`` replaces the squared gradient by a "
-            "diagonal curvature: a tree like `grads`, in which a leaf may be ``None``."
+            "\n\n``update(grads, state, params, curvature=h)`` replaces the gradient outer product. "
+            "A leaf of `h`, a tree like `grads`, may be ``None``, an array for a diagonal, or one of "
+            f"{kinds}."
         )
     if method.scaled:
         notes += " ``update(..., batch_size=n)`` sets the batch size of one step."
@@ -140,11 +142,16 @@ def _checked(
     given = _bound(name, signature, args, kwargs)
     rate = given.get(_LR, 0.0)
     checked = rootfree.arguments(method, {**given, _LR: 0.0 if callable(rate) else rate}, lr=_LR)
-    state_dtype = dtype_name(checked.state_dtype)
-    widest = "float64" if state_dtype == "float64" else "float32"
-    policy = resolve(widest, state=state_dtype, rounding=checked.rounding)
-    warn_if_stalled(policy, method, checked.hyper.get("precond_lr"), stacklevel=4)
-    return checked._replace(hyper={**checked.hyper, "lr": rate}, state_dtype=state_dtype)
+    checked = checked._replace(
+        hyper={**checked.hyper, "lr": rate},
+        state_dtype=dtype_name("state_dtype", checked.state_dtype),
+        compute_dtype=dtype_name("compute_dtype", checked.compute_dtype),
+    )
+    policy = widest_policy(checked)
+    rule = method.rule(policy.precision(DTYPES), **checked.options)
+    # The least that any parameter needs; init knows what its parameters do.
+    warn_if_stalled(policy, method, rule, [()], checked.hyper.get("precond_lr"), stacklevel=4)
+    return checked
 
 
 def _bound(
@@ -177,6 +184,13 @@ adamw = _alias(METHODS["adamw"])
 rf_adagrad = _alias(METHODS["rf_adagrad"])
 rf_rmsprop = _alias(METHODS["rf_rmsprop"])
 rf_adamw = _alias(METHODS["rf_adamw"])
+full_adagrad = _alias(METHODS["full_adagrad"])
+rf_full_matrix = _alias(METHODS["rf_full_matrix"])
+rf_full_matrix_inverse = _alias(METHODS["rf_full_matrix_inverse"])
+rf_full_matrix_factor = _alias(METHODS["rf_full_matrix_factor"])
+shampoo = _alias(METHODS["shampoo"])
+rf_shampoo = _alias(METHODS["rf_shampoo"])
+sirf_shampoo = _alias(METHODS["sirf_shampoo"])
 
 scale_by_adagrad = _scale_by(METHODS["adagrad"])
 scale_by_rmsprop = _scale_by(METHODS["rmsprop"])
@@ -184,6 +198,13 @@ scale_by_adamw = _scale_by(METHODS["adamw"])
 scale_by_rf_adagrad = _scale_by(METHODS["rf_adagrad"])
 scale_by_rf_rmsprop = _scale_by(METHODS["rf_rmsprop"])
 scale_by_rf_adamw = _scale_by(METHODS["rf_adamw"])
+scale_by_full_adagrad = _scale_by(METHODS["full_adagrad"])
+scale_by_rf_full_matrix = _scale_by(METHODS["rf_full_matrix"])
+scale_by_rf_full_matrix_inverse = _scale_by(METHODS["rf_full_matrix_inverse"])
+scale_by_rf_full_matrix_factor = _scale_by(METHODS["rf_full_matrix_factor"])
+scale_by_shampoo = _scale_by(METHODS["shampoo"])
+scale_by_rf_shampoo = _scale_by(METHODS["rf_shampoo"])
+scale_by_sirf_shampoo = _scale_by(METHODS["sirf_shampoo"])
 
 descend = _function(
     "descend",

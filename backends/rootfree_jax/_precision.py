@@ -14,8 +14,8 @@ from typing import Any, Final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rootfree import Precision
-from rootfree_array._precision import PARAMETER_DTYPES, resolve
+from rootfree import Arguments
+from rootfree_array._precision import PARAMETER_DTYPES, Policy, resolve
 
 DTYPES: Final[Mapping[str, Any]] = MappingProxyType(
     {name: jnp.dtype(name) for name in PARAMETER_DTYPES}
@@ -23,12 +23,15 @@ DTYPES: Final[Mapping[str, Any]] = MappingProxyType(
 """Dtype objects by name: `numpy.dtype`, because a scalar type such as `jax.numpy.float32` is
 callable, and optax takes whatever is callable for a schedule."""
 
+_UNITS: Final = {"gpu": ("bfloat16", "float16"), "tpu": ("bfloat16",)}
+"""16-bit dtypes whose products a platform takes natively. XLA's products on the CPU have none."""
 
-def dtype_name(dtype: Any) -> str | None:
+
+def dtype_name(argument: str, dtype: Any) -> str | None:
     """Return the name of a dtype given by name or as an object; ``None`` passes.
 
     Raises:
-        TypeError: if it is no dtype.
+        TypeError: if it is no dtype; the message names the argument.
     """
     if dtype is None or isinstance(dtype, str):
         return dtype
@@ -36,28 +39,41 @@ def dtype_name(dtype: Any) -> str | None:
         return str(jnp.dtype(dtype).name)
     except TypeError as error:
         raise TypeError(
-            "`state_dtype` must be the name of a dtype or a numpy.dtype, got "
+            f"`{argument}` must be the name of a dtype or a numpy.dtype, got "
             f"{type(dtype).__name__}: {dtype!r}"
         ) from error
 
 
-def precision(
-    param: jax.Array, *, state_dtype: str | None, rounding: str, name: str = "parameter"
-) -> Precision:
-    """Return the precision that a parameter's numbers have.
+def policy_of(param: str, checked: Arguments, name: str = "parameter") -> Policy:
+    """Return the dtypes that a parameter's numbers have, by name.
 
     Args:
-        param: the parameter or its gradient; only its dtype is read.
-        state_dtype: name of the storage dtype, ``None`` for the default.
-        rounding: ``"nearest"`` or ``"stochastic"``.
-        name: what to call the parameter in an error.
+        param: name of its dtype.
+        checked: the method's arguments, with dtypes by name.
+        name: what to call it in an error.
 
     Raises:
         TypeError: if its dtype is not a real floating one; the message names both.
-        ValueError: if ``state_dtype`` or ``rounding`` do not go with it.
+        ValueError: if state dtype, compute dtype or rounding do not go with it.
     """
-    policy = resolve(str(param.dtype), state=state_dtype, rounding=rounding, name=name)
-    return policy.precision(DTYPES)
+    return resolve(
+        param,
+        state=checked.state_dtype,
+        compute=checked.compute_dtype,
+        rounding=checked.rounding,
+        native=_native(),
+        name=name,
+    )
+
+
+def widest_policy(checked: Arguments) -> Policy:
+    """Return the policy of a float32 parameter, or of a float64 one where the arguments need that.
+
+    Raises:
+        ValueError: if no parameter goes with the arguments.
+    """
+    doubled = "float64" in (checked.state_dtype, checked.compute_dtype)
+    return policy_of("float64" if doubled else "float32", checked)
 
 
 def as_array(leaf: Any, name: str) -> jax.Array:
@@ -91,7 +107,8 @@ def capabilities() -> dict[str, Any]:
     The keys are ``namespace``, ``version``, ``device`` (kind of the default one), ``platform``
     (``"cpu"``, ``"gpu"``, ``"tpu"``), ``device_count``, ``dtypes`` (names that arrays can have),
     ``x64`` (whether float64 is among them), ``matmul_precision`` (JAX's own default, which is only
-    read) and ``stochastic_rounding``.
+    read: matrix products here are in the precision of their inputs), ``native_products`` (names of
+    the 16-bit dtypes that the platform has units for) and ``stochastic_rounding``.
     """
     device = jax.devices()[0]
     matmul = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # made at run time
@@ -105,5 +122,10 @@ def capabilities() -> dict[str, Any]:
         "dtypes": [name for name in DTYPES if x64 or name != "float64"],
         "x64": bool(x64),
         "matmul_precision": matmul,
+        "native_products": list(_native()),
         "stochastic_rounding": True,
     }
+
+
+def _native() -> tuple[str, ...]:
+    return _UNITS.get(jax.default_backend(), ())

@@ -5,25 +5,26 @@ Each walks the leaves, hands them to the core as stacks of one and puts the resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from numbers import Real
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import jax.numpy as jnp
 import optax
 import rootfree
-from rootfree import Arguments, DiagonalCurvature, DiagonalState, Hyper, Method, Rule
+from rootfree import Arguments, Hyper, Method, Precision, Rule
+from rootfree_array._precision import warn_if_stalled
 
+from rootfree_jax._core import due, preconditioned
 from rootfree_jax._leaves import (
     Leaves,
-    check_curvature,
     check_gradients,
+    curvatures,
     is_absent,
     stack,
     takes_part,
     unstack,
 )
-from rootfree_jax._precision import precision
+from rootfree_jax._precision import DTYPES, policy_of, widest_policy
 from rootfree_jax._state import (
     DescendState,
     S,
@@ -31,12 +32,15 @@ from rootfree_jax._state import (
     advanced,
     fresh,
     member,
+    roles_of,
     row_of,
     rows_of,
 )
 
 RuleOf = Callable[[Any, str], Rule[Any]]
-LeafStep = Callable[[int, Any, DiagonalState], tuple[Any, DiagonalState]]
+LeafStep = Callable[[int, Any, Rule[Any], Any], tuple[Any, Any]]
+
+_BUFFERED: Final = ("momentum", "precond_momentum")
 
 
 def precondition(method: Method, checked: Arguments) -> optax.GradientTransformationExtraArgs:
@@ -46,13 +50,14 @@ def precondition(method: Method, checked: Arguments) -> optax.GradientTransforma
         method: a method that has a statistic, without the hyper-parameters of the descent.
         checked: the arguments of this method, or of the one it was taken from.
     """
-    averages = method.momentum == "average" and not is_zero(checked.hyper["momentum"])
-    options = {name: checked.options[name] for name in method.options}
-    rule_of = _rules(method, checked, momentum=averages, options=options)
-    present = ["statistic", *_present(checked, "first_moment", averages, salted=True)]
+    rule_of, probe = _rules(method, checked)
+    present = roles_of(probe)
 
     def init(params: Any) -> ScaleState:
-        return fresh(ScaleState, params, rule_of, present=present)
+        leaves = Leaves.of(params, "parameter")
+        state = fresh(ScaleState, leaves, rule_of, present=present)
+        _warn_of_shapes(method, checked, probe, leaves)
+        return state
 
     def update(
         updates: Any,
@@ -66,21 +71,30 @@ def precondition(method: Method, checked: Arguments) -> optax.GradientTransforma
         del extra
         grads = Leaves.of(updates, "gradient")
         if params is not None:
-            check_gradients(grads, grads.parallel(params, "parameter"), same_dtype=True)
-        diagonals: Sequence[Any] = [None] * len(grads.names)
-        if curvature is not None:
-            diagonals = check_curvature(grads, grads.parallel(curvature, "curvature"))
+            given = grads.parallel(Leaves.of(params, "parameter"))
+            check_gradients(grads, given, same_dtype=True)
+        replaced = curvatures(grads, curvature)
         terms = checked.batch_size if batch_size is None else batch_size
         hyper = _hyper(checked, lr=0.0, curvature_scale=_alpha(terms, checked.loss_reduction))
+        observes = due(checked.update_every, state.count)
 
-        def leaf_step(i: int, grad: Any, state: DiagonalState) -> tuple[Any, DiagonalState]:
-            rule = rule_of(grad, f"gradient {grads.names[i]!r}")
-            h = None if is_absent(diagonals[i]) else DiagonalCurvature(stack(diagonals[i]))
+        def leaf_step(i: int, grad: Any, rule: Rule[Any], state: Any) -> tuple[Any, Any]:
+            h = None if is_absent(replaced[i]) else replaced[i]
+            if h is not None:
+                shape = grads.arrays[i].shape
+                rootfree.check_curvature(
+                    grads.names[i],
+                    h,
+                    shape=shape,
+                    dims=rule.dims(shape),
+                    kinds=method.curvatures,
+                    title=method.title,
+                )
+                h = rootfree.mapped(h, stack)
             scalars = rootfree.scalars(hyper, rule.precision.working_dtype)
-            state = rule.observe(grad, state, scalars, h)
-            return rule.direction(grad, state, scalars), state
+            return preconditioned(rule, grad, state, scalars, h, observes)
 
-        return _walk(grads, state, leaf_step)
+        return _walk(grads, state, rule_of, grads.arrays, leaf_step)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -96,13 +110,12 @@ def descent(
         same_dtype: whether a direction must have its parameter's dtype, as a gradient must.
     """
     rate = checked.hyper["lr"]
-    heavy_ball = not is_zero(checked.hyper["momentum"])
-    decays = not is_zero(checked.hyper["weight_decay"])
-    rule_of = _rules(method, checked, momentum=heavy_ball, options=checked.options)
-    present = _present(checked, "momentum", heavy_ball, salted=heavy_ball)
+    decays = not rootfree.is_zero(checked.hyper["weight_decay"])
+    rule_of, probe = _rules(method, checked)
+    present = roles_of(probe)
 
     def init(params: Any) -> DescendState:
-        return fresh(DescendState, params, rule_of, present=present)
+        return fresh(DescendState, Leaves.of(params, "parameter"), rule_of, present=present)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         del extra
@@ -114,54 +127,65 @@ def descent(
         grads = Leaves.of(updates, "gradient")
         targets = grads.arrays  # stand for the parameters where a step does not depend on them
         if params is not None:
-            targets = grads.parallel(params, "parameter")
+            targets = grads.parallel(Leaves.of(params, "parameter"))
             check_gradients(grads, targets, same_dtype=same_dtype)
         hyper = _hyper(checked, lr=rate(state.count) if callable(rate) else rate)
 
-        def leaf_step(i: int, grad: Any, state: DiagonalState) -> tuple[Any, DiagonalState]:
-            rule = rule_of(targets[i], f"gradient {grads.names[i]!r}")
+        def leaf_step(i: int, grad: Any, rule: Rule[Any], state: Any) -> tuple[Any, Any]:
             param: Any = jnp.zeros_like(grad) if params is None else stack(targets[i])
             step, state = rootfree.update(rule, grad, state, param, hyper)
             return rootfree.as_update(step, targets[i].dtype), state
 
-        return _walk(grads, state, leaf_step)
+        return _walk(grads, state, rule_of, targets, leaf_step)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def is_zero(value: Any) -> bool:
-    """Return whether a hyper-parameter is 0 for good: a traced one may be anything, unread."""
-    return isinstance(value, Real) and value == 0
-
-
-def _walk(grads: Leaves, state: S, leaf_step: LeafStep) -> tuple[Any, S]:
+def _walk(
+    grads: Leaves, state: S, rule_of: RuleOf, targets: Any, leaf_step: LeafStep
+) -> tuple[Any, S]:
     """Return results and new state; a leaf that takes no part keeps what it has."""
     results, rows = list(grads.arrays), rows_of(state, grads)
-    for i, (grad, row) in enumerate(zip(grads.arrays, rows, strict=True)):
+    for i, ((name, grad), row) in enumerate(zip(grads, rows, strict=True)):
         if takes_part(grad):
-            result, new = leaf_step(i, stack(grad), member(row, state.count))
+            rule = rule_of(targets[i], f"gradient {name!r}")
+            old = member(rule, row, grad.shape, name, state.count)
+            result, new = leaf_step(i, stack(grad), rule, old)
             results[i], rows[i] = unstack(result), row_of(row, new)
     return grads.tree(results), advanced(state, grads, rows)
 
 
-def _rules(
-    method: Method, checked: Arguments, *, momentum: bool, options: dict[str, Any]
-) -> RuleOf:
-    """Return the function that gives the rule for a leaf and what to call the leaf in errors."""
+def _rules(method: Method, checked: Arguments) -> tuple[RuleOf, Rule[Any]]:
+    """Return what gives the rule for a leaf and its name in errors, and a rule for any of them.
+
+    The latter says what state there is, and what that needs to move: neither depends on structures,
+    which no scalar may fit, nor on dtypes, which a leaf decides.
+    """
+    kept = {name for name in method.buffers if not rootfree.is_zero(checked.hyper[name])}
+    without = [name for name in _BUFFERED if name not in kept]
+    options = {name: checked.options[name] for name in method.options}
 
     def rule_of(leaf: Any, name: str) -> Rule[Any]:
-        policy = precision(
-            leaf, state_dtype=checked.state_dtype, rounding=checked.rounding, name=name
-        )
-        return method.rule(policy, momentum=momentum, **options)
+        policy = policy_of(str(leaf.dtype), checked, name)
+        return method.rule(policy.precision(DTYPES), without=without, **options)
 
-    return rule_of
+    single = DTYPES["float32"]
+    anywhere = {name: method.options[name] for name in options if name == "structure"}
+    probe = method.rule(
+        Precision(single, single, single, checked.rounding),
+        without=without,
+        **{**options, **anywhere},
+    )
+    return rule_of, probe
 
 
-def _present(checked: Arguments, buffer: str, buffered: bool, *, salted: bool) -> list[str]:
-    """Return the roles that a momentum, and the rounding of what is stored, bring with them."""
-    salted = salted and checked.rounding == "stochastic"
-    return [buffer] * buffered + ["salt"] * salted
+def _warn_of_shapes(method: Method, checked: Arguments, rule: Rule[Any], leaves: Leaves) -> None:
+    """Warn if state stands still for a shape, where that was not known when this was made."""
+    shapes = {param.shape for _, param in leaves if takes_part(param)}
+    known = rule.least_rate((), 1.0)
+    worse = [shape for shape in shapes if rule.least_rate(shape, 1.0) > known]
+    rate = checked.hyper["precond_lr"]
+    warn_if_stalled(widest_policy(checked), method, rule, worse, rate, stacklevel=4)
 
 
 def _alpha(batch_size: Any, loss_reduction: Any) -> rootfree.Scalar:

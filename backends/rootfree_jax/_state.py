@@ -1,27 +1,37 @@
 """The optimizer state: one tree per role, parallel to the parameters.
 
-So `optax.tree.map_params` finds the trees, and key paths read ``statistic.layer.w``. What is absent
-is `optax.MaskedNode()`, a node without leaves: not every checkpointer saves zero-size placeholders.
+A role's entry for a parameter is an array; where the rule has one for each axis, a tuple of them;
+and where the structure of an axis keeps several arrays, a tuple of these in its place. So key paths
+read ``statistic.layer.w`` and ``factor.layer.w.0``, and `optax.tree.map_params` finds the trees. It
+wants ``is_leaf=lambda x: isinstance(x, tuple)`` to map tuples along with trees that have one leaf
+per parameter, such as shardings. What is absent is `optax.MaskedNode()`, a node without leaves: not
+every checkpointer saves zero-size placeholders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import optax
-from rootfree import DiagonalState, Rule
+from rootfree import Rule
 from rootfree_array._precision import salt
 
 from rootfree_jax._leaves import Leaves, is_absent, stack, takes_part, unstack
+from rootfree_jax._precision import as_array
 
 
 class ScaleState(NamedTuple):
     """State of the ``scale_by_*`` transformations."""
 
     count: Any  # updates applied, () int32
-    statistic: Any  # s per parameter, of its shape
+    statistic: Any  # s per parameter, of its shape; a matrix, or one for each axis
+    factor: Any  # K_j per parameter and axis, as its structure stores it
+    factor_momentum: Any  # m_j per parameter and axis, as the factor
+    root: Any  # inverse root of the statistic
     first_moment: Any  # average of gradients per parameter, of its shape
     salt: Any  # key of the stochastic-rounding bits per parameter, () int32
 
@@ -37,12 +47,19 @@ class DescendState(NamedTuple):
 S = TypeVar("S", ScaleState, DescendState)
 
 Row = dict[str, Any]
-"""One leaf's arrays by role; what is absent is ``None`` or `optax.MaskedNode()`."""
+"""One leaf's entries by role; what is absent is ``None`` or `optax.MaskedNode()`."""
+
+
+def roles_of(rule: Any) -> list[str]:
+    """Return the roles that a rule's state has; no salt if there is nothing to round."""
+    fields = _template(rule, ())._asdict()
+    found = [role for role, value in fields.items() if value is not None and role != "step"]
+    return [] if found == ["salt"] else found
 
 
 def fresh(
     kind: type[S],
-    params: Any,
+    leaves: Leaves,
     rule_of: Callable[[Any, str], Rule[Any]],
     *,
     present: Collection[str],
@@ -51,16 +68,15 @@ def fresh(
 
     Args:
         kind: the transformation's state.
-        params: pytree of parameters.
+        leaves: the parameters.
         rule_of: gives the rule for a parameter, and what to call it in errors.
         present: the roles that the configuration needs. They are there whatever the parameters are,
             so that the state of no parameters has the structure of any other.
 
     Raises:
         TypeError: if a parameter is not a real floating-point array; the message names it.
-        ValueError: if the state dtype does not go with a parameter's.
+        ValueError: if the state dtype, or the structures, do not go with a parameter.
     """
-    leaves = Leaves.of(params, "parameter")
     rows: list[Row] = []
     for name, param in leaves:
         absent = param if is_absent(param) else optax.MaskedNode()
@@ -68,7 +84,7 @@ def fresh(
         if not is_absent(param):
             rule = rule_of(param, f"parameter {name!r}")
             if takes_part(param):
-                row = row_of(row, _salted(rule.init(stack(param)), name))
+                row = row_of(row, _salted(_initial(rule, param, name), name))
         rows.append(row)
     trees = {
         role: leaves.tree([row[role] for row in rows]) if role in present else optax.MaskedNode()
@@ -81,17 +97,14 @@ def rows_of(state: Any, grads: Leaves) -> list[Row]:
     """Return each gradient's part of the state.
 
     Raises:
-        ValueError: if the state was not made for such gradients; the message names the leaf.
+        ValueError: if the state was not made for such a tree; the message names the leaf.
     """
     rows: list[Row] = [{} for _ in grads.names]
     for role in _roles(type(state)):
         tree = getattr(state, role)
-        if is_absent(tree):
-            continue
-        for row, array, (name, grad) in zip(rows, grads.parallel(tree, role), grads, strict=True):
-            if takes_part(grad):
-                _check_fits(role, array, () if role == "salt" else grad.shape, name)
-            row[role] = array
+        if not is_absent(tree):
+            for row, entry in zip(rows, grads.subtrees(tree, role), strict=True):
+                row[role] = entry
     return rows
 
 
@@ -105,33 +118,74 @@ def advanced(state: S, grads: Leaves, rows: Sequence[Row]) -> S:
     return state._replace(count=optax.safe_increment(state.count), **trees)
 
 
-def member(row: Row, count: Any) -> DiagonalState:
-    """Return one leaf's arrays as its rule's state, a stack of one."""
-    fields: Row = {**dict.fromkeys(DiagonalState._fields), **row, "step": count}
-    return DiagonalState(**{role: stack(array) for role, array in fields.items()})
+def member(rule: Any, row: Row, shape: tuple[int, ...], name: str, count: Any) -> Any:
+    """Return one leaf's entries as its rule's state, a stack of one.
+
+    Args:
+        rule: the leaf's.
+        row: its entries.
+        shape: of its gradient.
+        name: of the leaf.
+        count: updates applied so far.
+
+    Raises:
+        ValueError: if the entries are not of the shapes that the rule needs for this gradient; the
+            message names the leaf.
+    """
+    like = _template(rule, shape)
+    fields: Row = dict.fromkeys(like._fields)
+    for role, entry in row.items():
+        wanted: list[Any] = jax.tree.leaves(getattr(like, role))
+        # Containers other than ours are taken as well: flax's nnx makes its own of tuples.
+        arrays = [as_array(array, f"{role} of {name!r}") for array in jax.tree.leaves(entry)]
+        shapes, needed = [x.shape for x in arrays], [x.shape[1:] for x in wanted]
+        if shapes != needed:
+            raise ValueError(
+                f"state {role!r} of {name!r} has shape {_words(shapes)}, this gradient needs "
+                f"{_words(needed)}; make the state with init from the parameters of these gradients"
+            )
+        form = jax.tree.structure(getattr(like, role))
+        fields[role] = jax.tree.unflatten(form, map(stack, arrays))
+    return like._replace(**{**fields, "step": stack(count)})
 
 
-def row_of(row: Row, state: DiagonalState) -> Row:
-    """Return the arrays that a rule's state has for the roles of ``row``."""
-    return {role: unstack(getattr(state, role)) for role in row}
+def row_of(row: Row, state: Any) -> Row:
+    """Return the entries that a rule's state has for the roles of ``row``."""
+    return {role: _kept(getattr(state, role)) for role in row}
+
+
+@lru_cache(maxsize=4096)
+def _template(rule: Any, shape: tuple[int, ...]) -> Any:
+    """Return the rule's state for a stack of one parameter, shapes in place of arrays."""
+    like: Any = jax.ShapeDtypeStruct
+    return jax.eval_shape(rule.init, like((1, *shape), jnp.float32))
+
+
+def _initial(rule: Rule[Any], param: Any, name: str) -> Any:
+    try:
+        return rule.init(stack(param))
+    except ValueError as error:
+        raise ValueError(f"parameter {name!r}, shaped {param.shape}: {error}") from error
+
+
+def _kept(value: Any) -> Any:
+    """Return a field of a rule's state as it is kept here; a factor of one array is that array."""
+    if not isinstance(value, tuple):
+        return unstack(value)
+    single = [isinstance(entry, tuple) and len(entry) == 1 for entry in value]
+    return tuple(_kept(e[0] if alone else e) for e, alone in zip(value, single, strict=True))
+
+
+def _words(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes)) or "None"
 
 
 def _roles(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field for field in kind._fields if field != "count")
 
 
-def _check_fits(role: str, array: Any, shape: tuple[int, ...], name: str) -> None:
-    found = None if is_absent(array) else array.shape
-    if found != shape:
-        raise ValueError(
-            f"state {role!r} of {name!r} has shape {found}, this gradient needs {shape}; make the "
-            "state with init from the parameters of these gradients"
-        )
-
-
-def _salted(state: DiagonalState, name: str) -> DiagonalState:
+def _salted(state: Any, name: str) -> Any:
     """Return the state with the key of its rounding bits: CRC-32 of the leaf's name."""
     if state.salt is None:
         return state
-    keys: Any = jnp.full_like(state.salt, salt(name))
-    return state._replace(salt=keys)
+    return state._replace(salt=jnp.full_like(state.salt, salt(name)))

@@ -29,10 +29,17 @@ from rootfree_torch._optimizer import (
     SGD,
     AdaGrad,
     AdamW,
+    FullAdaGrad,
     RFAdaGrad,
     RFAdamW,
+    RFFullMatrix,
+    RFFullMatrixFactor,
+    RFFullMatrixInverse,
     RFRMSProp,
+    RFShampoo,
     RMSProp,
+    Shampoo,
+    SIRFShampoo,
 )
 from rootfree_torch._precision import capabilities
 
@@ -44,6 +51,13 @@ __all__ = [  # noqa: RUF022  # the catalogue's order
     "RFAdaGrad",
     "RFRMSProp",
     "RFAdamW",
+    "FullAdaGrad",
+    "RFFullMatrix",
+    "RFFullMatrixInverse",
+    "RFFullMatrixFactor",
+    "Shampoo",
+    "RFShampoo",
+    "SIRFShampoo",
     "global_batch_size",
     "capabilities",
 ]

@@ -1,22 +1,28 @@
 """Parameter groups: what each holds, checked, and the walk over their parameters.
 
 A group is the optimizer's configuration: its rule by name and a value for each of the rule's
-arguments, as plain data that `torch.load` reads with ``weights_only=True``.
+arguments, as plain data that `torch.load` reads with ``weights_only=True``. An argument of the
+optimizer's method that a group's own rule does not read is ``None`` there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import rootfree
 import torch
 from rootfree import Method, Precision
 
-from rootfree_torch._precision import policy_of, state_dtype_name
+from rootfree_torch._precision import named_dtype
 
 Group = dict[str, Any]
+
+_SCALE: Final = {"batch_size": 1, "loss_reduction": "mean"}
+_MATRIX: Final = {"update_every": 1, "compute_dtype": None}
+"""What methods that multiply the curvature, and methods that keep matrices, read beside the rest.
+"""
 
 
 class Member(NamedTuple):
@@ -26,6 +32,11 @@ class Member(NamedTuple):
     param: torch.Tensor
     name: str  # for a reader: the given name, else "group 0, parameter 3"
     key: str  # for the rounding bits: the given name, else the position over all groups
+
+    @property
+    def method(self) -> Method:
+        """The group's method."""
+        return rootfree.method(self.group["rule"])
 
 
 def members(groups: Iterable[Group]) -> Iterator[Member]:
@@ -66,16 +77,19 @@ def filled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> Group:
     Args:
         group: as the user or a state dict gave it; unknown keys are the user's and stay.
         defaults: the optimizer's arguments. A group of another rule takes that rule's own
-            hyper-parameters and options from the catalogue, and the rest (batch size, dtypes,
-            rounding, sign) from here.
+            hyper-parameters and options from the catalogue, and the rest (batch size, period,
+            dtypes, rounding, sign) from here.
 
     Raises:
         ValueError: for an unknown rule.
     """
     method = rootfree.method(group.get("rule", defaults["rule"]))
-    own = {} if method.name == defaults["rule"] else {**method.hyper, **method.options}
-    scale = {"batch_size": 1, "loss_reduction": "mean"} if method.scaled else {}
-    return {**scale, **defaults, **own, **group}
+    if method.name == defaults["rule"]:
+        return {**defaults, **group}
+    read = _arguments(method)
+    unread = {name for name in _arguments(rootfree.method(defaults["rule"])) if name not in read}
+    own = {**dict.fromkeys(sorted(unread)), **method.hyper, **method.options}
+    return {**_shared(method), **defaults, **own, **group}
 
 
 def completed(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> Group:
@@ -85,26 +99,41 @@ def completed(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> Group:
         TypeError, ValueError: as `rootfree.arguments`; ValueError for an unknown rule.
     """
     full = filled(group, defaults)
-    if callable(full.get("batch_size")):
-        raise TypeError(
-            "`batch_size` of a group must be a number or a 0-d tensor; a callable goes to the "
-            "constructor, for all groups"
-        )
-    return _checked(rootfree.method(full["rule"]), full)
+    method = rootfree.method(full["rule"])
+    for name in _shared(method):
+        if callable(full[name]):
+            raise TypeError(
+                f"`{name}` of a group must be a number; a callable goes to the constructor, for "
+                "all groups"
+            )
+    follows = method.matrix and full["update_every"] is None  # the optimizer's function, if any
+    if follows and defaults.get("update_every", 1) is None:
+        return {**_checked(method, {**full, "update_every": 1}), "update_every": None}
+    return _checked(method, full)
 
 
 def _checked(method: Method, group: Group) -> Group:
     """Return ``group`` checked, with plain values."""
-    rootfree.arguments(method, group)
-    method.rule(Precision.uniform(torch.float32), **{name: group[name] for name in method.options})
-    numbers = {name: plain(name, group[name]) for name in _arguments(method)}
-    return {**group, **numbers, "state_dtype": state_dtype_name(group["state_dtype"])}
+    read = (*_arguments(method), "state_dtype", "rounding")
+    options = rootfree.arguments(method, {name: group[name] for name in read}).options
+    method.rule(Precision.uniform(torch.float32), **options)
+    full = {**group, **options}
+    dtypes = [name for name in ("state_dtype", "compute_dtype") if name in full]
+    return (
+        full
+        | {name: plain(name, full[name]) for name in _arguments(method)}
+        | {name: named_dtype(name, full[name]) for name in dtypes}
+    )
 
 
 def _arguments(method: Method) -> list[str]:
     """Return the names of the arguments that depend on the method."""
-    scale = ["batch_size", "loss_reduction"] if method.scaled else []
-    return [*method.hyper, *scale, *method.options]
+    return [*method.hyper, *_shared(method), *method.options]
+
+
+def _shared(method: Method) -> Group:
+    """Return the arguments that some methods have, and that do not depend on which."""
+    return {**(_SCALE if method.scaled else {}), **(_MATRIX if method.matrix else {})}
 
 
 def plain(name: str, value: Any) -> Any:
@@ -122,18 +151,3 @@ def plain(name: str, value: Any) -> Any:
             f"`{name}` must be a number or a 0-d tensor, got {type(value).__name__}: {value!r}"
         )
     return value
-
-
-def check_parameter(member: Member) -> None:
-    """Refuse a parameter that no rule can serve, and dtypes that do not go with it.
-
-    Raises:
-        TypeError: if it is sparse, complex or integer.
-        ValueError: if the group's `state_dtype` or `rounding` do not go with its dtype.
-    """
-    if member.param.layout != torch.strided:
-        raise TypeError(
-            f"parameter {member.name!r} is sparse ({member.param.layout}); rootfree optimizes "
-            "dense parameters: convert it with `to_dense()`, or leave it out"
-        )
-    policy_of(member.param, member.group, member.name)

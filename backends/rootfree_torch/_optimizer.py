@@ -6,8 +6,9 @@ torch looks for it, asks `rootfree.update` for the step, and writes the result i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, cleandoc
 from typing import Any, ClassVar, Final, overload
 
 import rootfree
@@ -19,22 +20,23 @@ from torch.optim.optimizer import ParamsT, StateDict
 from rootfree_torch import _state
 from rootfree_torch._groups import (
     Group,
-    check_parameter,
     completed,
     defaults_of,
     filled,
     members,
     plain,
 )
-from rootfree_torch._precision import policy_of
-from rootfree_torch._step import Curvature, tasks
+from rootfree_torch._precision import without_autocast
+from rootfree_torch._step import Curvatures, Period, tasks
 
+_LOGGER: Final = logging.getLogger("rootfree_torch")
 _TRAILING: Final = {"maximize": False}
 _EXTRA: Final = {
     "params": (
         "parameters, (name, parameter) pairs, or dicts of them, one per group. A group's dict may "
         "give any argument a value of its own, or choose another method, `rule='sgd'`: then "
-        "hyper-parameters and options that the dict does not give are that method's defaults."
+        "hyper-parameters and options that the dict does not give are that method's defaults. A "
+        "function goes to the constructor alone."
     ),
     "maximize": "ascend instead of descend. Default False.",
 }
@@ -68,6 +70,7 @@ class RootFreeOptimizer(torch.optim.Optimizer):
     _method: ClassVar[Method]
     _signature: ClassVar[Signature]
     _batch_size: Callable[[], Any] | None = None  # a callable has no place in a group
+    _update_every: Period | None = None  # nor has this one: groups that follow it have None
     _loading: dict[torch.Tensor, _state.Roles] | None = None  # set while a dict is being loaded
 
     def __init_subclass__(cls, method: str | None = None, **kwargs: Any) -> None:
@@ -79,7 +82,7 @@ class RootFreeOptimizer(torch.optim.Optimizer):
         cls._signature = rootfree.signature(cls._method, leading=("params",), trailing=_TRAILING)
         cls.__init__ = _constructor(cls._signature)  # type: ignore[method-assign]  # same call
         cls.__doc__ = rootfree.docstring(
-            cls._method, cls.__doc__ or f"{cls._method.title}.", extra=_EXTRA
+            cls._method, cleandoc(cls.__doc__ or f"{cls._method.title}."), extra=_EXTRA
         )
 
     def __init__(self, params: ParamsT, *args: Any, **kwargs: Any) -> None:
@@ -89,12 +92,16 @@ class RootFreeOptimizer(torch.optim.Optimizer):
         if callable(defaults.get("batch_size")):
             self._batch_size = defaults["batch_size"]
             defaults["batch_size"] = 1  # until the first step asks
+        if callable(defaults.get("update_every")):
+            self._update_every = defaults["update_every"]
+            defaults["update_every"] = None
         super().__init__(params, defaults)
         for group in self.param_groups:
-            policies = dict.fromkeys(policy_of(p, group, "") for p in group["params"])
-            for policy in policies:
-                method, precond_lr = rootfree.method(group["rule"]), group.get("precond_lr")
-                warn_if_stalled(policy, method, precond_lr, stacklevel=4)
+            method, precond_lr = rootfree.method(group["rule"]), group.get("precond_lr")
+            for policy, found in _state.by_policy(group).items():
+                shapes = [tuple(member.param.shape) for member in found]
+                rule = _state.rule_of(found[0], {})
+                warn_if_stalled(policy, method, rule, shapes, precond_lr, stacklevel=4)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; it is checked first, and not added if it is refused.
@@ -105,13 +112,15 @@ class RootFreeOptimizer(torch.optim.Optimizer):
         index = len(self.param_groups)
         try:
             super().add_param_group(self._completed(param_group))
-            for member in members(self.param_groups):
-                if member.group is self.param_groups[index]:
-                    check_parameter(member)
+            added = [m for m in members(self.param_groups) if m.group is self.param_groups[index]]
+            for member in added:
+                _state.check_parameter(member)
         except (TypeError, ValueError) as error:
             del self.param_groups[index:]
             error.add_note(f"in parameter group {index}")
             raise
+        for name, lengths in _state.limited(added).items():
+            _LOGGER.info("max_dim made axes of %r diagonal, of length %s", name, lengths)
 
     def set_batch_size(self, batch_size: int | float | torch.Tensor) -> None:
         """Say how many terms the gradients of the following steps are averaged over, globally.
@@ -140,22 +149,23 @@ class RootFreeOptimizer(torch.optim.Optimizer):
                     _state.prepare(state, _state.rule_of(member, state), member)
 
     @overload
-    def step(self, closure: None = None, *, curvature: Curvature | None = None) -> None: ...
+    def step(self, closure: None = None, *, curvature: Curvatures | None = None) -> None: ...
 
     @overload
     def step(
-        self, closure: Callable[[], float], *, curvature: Curvature | None = None
+        self, closure: Callable[[], float], *, curvature: Curvatures | None = None
     ) -> float: ...
 
     def step(
-        self, closure: Callable[[], float] | None = None, *, curvature: Curvature | None = None
+        self, closure: Callable[[], float] | None = None, *, curvature: Curvatures | None = None
     ) -> float | None:
         """Update every parameter that has a gradient; all of them, or none if one is refused.
 
         Args:
             closure: computes the loss and the gradients; called once, with gradients enabled.
-            curvature: diagonal curvatures by parameter, each of its parameter's shape. They
-                replace the gradient outer product; a parameter without one keeps that.
+            curvature: curvatures by parameter, which replace the gradient outer product in steps
+                that update the preconditioner; a parameter without one keeps that. A bare tensor is
+                a diagonal of its parameter's shape; other kinds are in `rootfree`.
 
         Returns:
             The closure's loss, or ``None`` without one.
@@ -169,8 +179,9 @@ class RootFreeOptimizer(torch.optim.Optimizer):
                 loss = closure()
         if self._batch_size is not None:
             self._write_batch_size(self._batch_size())
-        with torch.no_grad():
-            for task in tasks(self.param_groups, self.state, curvature):
+        work = tasks(self.param_groups, self.state, curvature, self._update_every)
+        with torch.no_grad(), without_autocast(task.grad.device for task in work):
+            for task in work:
                 task.run(self.state[task.member.param])
         return loss
 
@@ -178,6 +189,8 @@ class RootFreeOptimizer(torch.optim.Optimizer):
         """Load what `state_dict` returned: copied, dtypes kept; all of it, or nothing.
 
         As with every torch optimizer, make a learning-rate scheduler before this call, not after.
+        A function given as `update_every` is not in the dict: where one was in use, this
+        optimizer's own `update_every` stays.
 
         Args:
             state_dict: is not changed, and shares no tensor with the optimizer afterwards.
@@ -196,7 +209,8 @@ class RootFreeOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying and pickling keep."""
-        return {**super().__getstate__(), "_batch_size": self._batch_size}
+        callables = {"_batch_size": self._batch_size, "_update_every": self._update_every}
+        return {**super().__getstate__(), **callables}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a copy, a pickle or `load_state_dict` hands over; fill what is missing."""
@@ -216,6 +230,9 @@ class RootFreeOptimizer(torch.optim.Optimizer):
             filled({"rule": own["rule"], **group}, self.defaults)
             for own, group in zip(ours, theirs, strict=True)
         ]
+        for own, group in zip(ours, theirs, strict=True):
+            if "update_every" in group and group["update_every"] is None:
+                group["update_every"] = own["update_every"]
         self._loading = _state.fitting(ours, theirs, loaded["state"])
         return {**loaded, "param_groups": theirs}
 
@@ -232,7 +249,7 @@ class RootFreeOptimizer(torch.optim.Optimizer):
     def _write_batch_size(self, batch_size: Any) -> None:
         rootfree.check_hyper("batch_size", batch_size)
         for group in self.param_groups:
-            if "batch_size" in group:
+            if rootfree.method(group["rule"]).scaled:
                 group["batch_size"] = plain("batch_size", batch_size)
 
 
@@ -262,3 +279,35 @@ class RFRMSProp(RootFreeOptimizer, method="rf_rmsprop"):
 
 class RFAdamW(RootFreeOptimizer, method="rf_adamw"):
     """RF-AdamW."""
+
+
+class FullAdaGrad(RootFreeOptimizer, method="full_adagrad"):
+    """Full-matrix AdaGrad."""
+
+
+class RFFullMatrix(RootFreeOptimizer, method="rf_full_matrix"):
+    """Root-free full-matrix, inverse covariance."""
+
+
+class RFFullMatrixInverse(RootFreeOptimizer, method="rf_full_matrix_inverse"):
+    """Root-free full-matrix, covariance."""
+
+
+class RFFullMatrixFactor(RootFreeOptimizer, method="rf_full_matrix_factor"):
+    """Root-free full-matrix, factor of the covariance."""
+
+
+class Shampoo(RootFreeOptimizer, method="shampoo"):
+    """Shampoo."""
+
+
+class RFShampoo(RootFreeOptimizer, method="rf_shampoo"):
+    """Root-free Shampoo."""
+
+
+class SIRFShampoo(RootFreeOptimizer, method="sirf_shampoo"):
+    """SIRF-Shampoo.
+
+    Which axes `max_dim` made diagonal is logged at construction, ``logging.getLogger(
+    "rootfree_torch")``, level INFO.
+    """

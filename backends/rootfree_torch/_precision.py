@@ -5,7 +5,9 @@ The policy itself, by name, is shared by the adapters: `rootfree_array._precisio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -23,37 +25,73 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def state_dtype_name(given: torch.dtype | str | None) -> str | None:
-    """Return the name under which a `state_dtype` is kept in a group, so that it can be saved.
+def named_dtype(argument: str, given: torch.dtype | str | None) -> str | None:
+    """Return the name under which a dtype is kept in a group, so that it can be saved.
+
+    Args:
+        argument: what it was given as, ``"state_dtype"``.
+        given: a dtype, its name, or ``None`` for the default.
 
     Raises:
         TypeError: if it is neither a name, a dtype nor ``None``.
-        ValueError: if rootfree stores nothing in it.
+        ValueError: if rootfree has no use for it.
     """
     if given is None:
         return None
     name = dtype_name(given) if isinstance(given, torch.dtype) else given
     if not isinstance(name, str):
         raise TypeError(
-            f"`state_dtype` must be a dtype or its name, got {type(given).__name__}: {given!r}"
+            f"`{argument}` must be a dtype or its name, got {type(given).__name__}: {given!r}"
         )
-    check_choice("state_dtype", name, PARAMETER_DTYPES)
+    check_choice(argument, name, PARAMETER_DTYPES)
     return name
 
 
-def policy_of(param: torch.Tensor, group: Mapping[str, Any], name: str) -> Policy:
-    """Return the dtypes of a parameter's numbers.
+def policy_of(param: torch.Tensor, group: Mapping[str, Any]) -> Policy:
+    """Return the dtypes of a parameter's numbers, as its group and its device stand now.
 
     Raises:
         TypeError: if the parameter is not of a real floating dtype.
-        ValueError: if the group's `state_dtype` or `rounding` do not go with it.
+        ValueError: if the group's dtypes or `rounding` do not go with it.
     """
-    return resolve(
+    return _policy(
         dtype_name(param.dtype),
-        state=group["state_dtype"],
-        rounding=group["rounding"],
-        name=f"parameter {name!r}",
+        group["state_dtype"],
+        group.get("compute_dtype"),
+        group["rounding"],
+        param.device,
     )
+
+
+@lru_cache(maxsize=256)
+def _policy(
+    param: str, state: str | None, compute: str | None, rounding: str, device: torch.device
+) -> Policy:
+    return resolve(
+        param, state=state, compute=compute, rounding=rounding, native=native(device), name="it"
+    )
+
+
+@lru_cache(maxsize=64)
+def native(device: torch.device) -> tuple[str, ...]:
+    """Return the 16-bit dtypes that the device has units for, asked once."""
+    bfloat16 = ("bfloat16",) if _has_bfloat16_units(device) else ()
+    return (*bfloat16, "float16") if device.type == "cuda" else bfloat16
+
+
+def without_autocast(devices: Iterable[torch.device]) -> AbstractContextManager[object]:
+    """Return a context in which products are taken in the dtypes that the core asks for."""
+    casting = [
+        kind
+        for kind in dict.fromkeys(device.type for device in devices)
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    ]
+    if not casting:
+        return nullcontext()
+    context = ExitStack()
+    for kind in casting:
+        context.enter_context(torch.autocast(kind, enabled=False))
+    return context
 
 
 def capabilities(device: torch.device | str | None = None) -> dict[str, Any]:
@@ -75,7 +113,7 @@ def capabilities(device: torch.device | str | None = None) -> dict[str, Any]:
         "device": str(device),
         "dtypes": list(DTYPES),
         "stochastic_rounding": True,
-        "bfloat16_products": _has_bfloat16_units(device),
+        "bfloat16_products": "bfloat16" in native(device),
         "float32_products": _float32_products(device),
     }
 

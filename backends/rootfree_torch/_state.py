@@ -1,17 +1,17 @@
 """State by parameter and role: `Optimizer.state[p]`, the core's stacks, and a loaded dict.
 
 Each parameter's state is a flat dict of tensors under the core's role names: ``step`` (calls with a
-gradient, 0-d float32 on the CPU, as torch has it), ``salt`` (0-d int32) and parameter-shaped
-arrays. A step puts new arrays in the place of old ones, and changes none.
+gradient, 0-d float32 on the CPU, as torch has it), ``salt`` (0-d int32), and arrays shaped as the
+rule has them. A step puts new arrays in the place of old ones, and changes none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
 from numbers import Real
-from typing import Any, Final
+from typing import Any
 
 import rootfree
 import torch
@@ -24,28 +24,45 @@ from rootfree_torch._precision import DTYPES, policy_of
 Roles = dict[str, torch.Tensor]
 """One parameter's state."""
 
-_BUFFER: Final = {"heavy_ball": "momentum", "average": "first_moment"}
-"""Role of the array that a method's momentum needs."""
+
+def check_parameter(member: Member) -> None:
+    """Refuse a parameter that its group's rule cannot serve.
+
+    Raises:
+        TypeError: if it is sparse, complex or integer.
+        ValueError: if the group's dtypes, `rounding` or `structure` do not go with it.
+    """
+    if member.param.layout != torch.strided:
+        raise TypeError(
+            f"parameter {member.name!r} is sparse ({member.param.layout}); rootfree optimizes "
+            "dense parameters: convert it with `to_dense()`, or leave it out"
+        )
+    try:
+        rule = rule_of(member, {})
+        if member.param.numel():
+            _layout(rule, member.param.shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"parameter {member.name!r}: {error}") from None
 
 
 def rule_of(member: Member, state: Mapping[str, Any]) -> Rule[Any]:
     """Return the rule of a parameter as its group stands now.
 
-    Momentum needs no array while it is Python's 0; one that exists stays. A 0-d tensor is not read,
-    and counts as non-zero.
+    A momentum needs no arrays while it is Python's 0; those that exist stay. A 0-d tensor is not
+    read, and counts as non-zero.
     """
-    momentum = member.group["momentum"]
-    is_zero = isinstance(momentum, Real) and momentum == 0
-    method = rootfree.method(member.group["rule"])
-    return _configured(member, buffered=not is_zero or _BUFFER[method.momentum] in state)
+    zero = [name for name in member.method.buffers if rootfree.is_zero(member.group[name])]
+    return _configured(member, without=_absent(member, state, zero) if zero else ())
 
 
 def prepare(state: Roles, rule: Rule[Any], member: Member) -> None:
     """Create the roles that ``rule`` keeps and ``state`` lacks."""
-    missing = [role for role in _flat(_layout(rule, member.param.shape)) if role not in state]
+    missing = [
+        role for role in rootfree.roles(_layout(rule, member.param.shape)) if role not in state
+    ]
     if not missing:
         return
-    fresh = _flat(rule.init(stack(member.param)))
+    fresh: Any = rootfree.roles(rule.init(stack(member.param)))
     for role in missing:
         if role == "step":
             state[role] = torch.zeros((), dtype=torch.float32, device="cpu")
@@ -66,16 +83,37 @@ def stacked(state: Roles, rule: Rule[Any], param: torch.Tensor) -> Any:
     The arrays are views. The counter is copied to the device, never read from it.
     """
     layout = _layout(rule, param.shape)
-    arrays = {role: state[role].unsqueeze(0) for role in _flat(layout)}
+    arrays = {role: state[role].unsqueeze(0) for role in rootfree.roles(layout)}
     arrays["step"] = arrays["step"].to(param.device, torch.int32, non_blocking=True)
-    return _assembled(layout, arrays)
+    return rootfree.with_roles(layout, arrays)
 
 
 def keep(state: Roles, new: Any) -> None:
     """Put a rule's new state into ``state``, and count the call."""
-    arrays = {role: array.squeeze(0) for role, array in _flat(new).items()}
+    new_roles: Any = rootfree.roles(new)
+    arrays = {role: array.squeeze(0) for role, array in new_roles.items()}
     # The rule's own counter may be on another device; reading it back would wait for that device.
     state.update({**arrays, "step": state["step"] + 1})
+
+
+def by_policy(group: Group) -> dict[Policy, list[Member]]:
+    """Return a group's parameters that have elements, by the dtypes of their numbers."""
+    found: dict[Policy, list[Member]] = {}
+    for member in members([group]):
+        if member.param.numel():
+            found.setdefault(policy_of(member.param, group), []).append(member)
+    return found
+
+
+def limited(found: Iterable[Member]) -> dict[str, str]:
+    """Return the lengths of axes that `max_dim` makes diagonal, by their parameters' names."""
+    axes: dict[str, str] = {}
+    for member in found:
+        if "max_dim" in member.method.options and member.param.numel():
+            rule: Any = rule_of(member, {})
+            if lengths := rule.limited(tuple(member.param.shape)):
+                axes[member.name] = ", ".join(map(str, lengths))
+    return axes
 
 
 def fitting(
@@ -117,14 +155,14 @@ def _fitting(member: Member, saved: Mapping[str, Any]) -> Roles:
     """Return one parameter's loaded state, checked and copied; an empty one stays empty."""
     if not saved:
         return {}
-    least, most = _roles(member, buffered=False), _roles(member, buffered=True)
-    if not least.keys() <= saved.keys() <= most.keys():
+    like = _roles(member, without=_absent(member, saved, member.method.buffers))
+    if saved.keys() != like.keys():
         raise ValueError(
             f"loaded state of {member.name!r} has roles {sorted(saved)}, "
-            f"{member.group['rule']} keeps {sorted(most)}; it was saved by another rule, "
-            "or another configuration of it"
+            f"{member.group['rule']} keeps {sorted(_roles(member, without=()))}; it was saved by "
+            "another rule, or another configuration of it"
         )
-    return {role: _placed(member, role, value, most[role]) for role, value in saved.items()}
+    return {role: _placed(member, role, value, like[role]) for role, value in saved.items()}
 
 
 def _placed(member: Member, role: str, value: Any, like: torch.Tensor) -> torch.Tensor:
@@ -146,26 +184,31 @@ def _placed(member: Member, role: str, value: Any, like: torch.Tensor) -> torch.
     return value.detach().to(member.param.device, copy=True)
 
 
-def _roles(member: Member, *, buffered: bool) -> Roles:
+def _roles(member: Member, *, without: tuple[str, ...]) -> Roles:
     """Return the roles that a parameter's rule keeps, as empty stacks."""
-    return _flat(_layout(_configured(member, buffered=buffered), member.param.shape))
+    roles: Any = rootfree.roles(_layout(_configured(member, without=without), member.param.shape))
+    return dict(roles)
 
 
-def _configured(member: Member, *, buffered: bool) -> Rule[Any]:
-    """Return a parameter's rule, with or without the array that a momentum needs."""
-    method = rootfree.method(member.group["rule"])
-    policy = policy_of(member.param, member.group, member.name)
-    options = tuple((name, member.group[name]) for name in method.options)
-    return _rule(method.name, policy, buffered, options)
+def _absent(member: Member, state: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some momenta that have no array in ``state``."""
+    buffers = member.method.buffers
+    fields = {role.partition(".")[0] for role in state}
+    return tuple(name for name in names if buffers[name] not in fields)
+
+
+def _configured(member: Member, *, without: tuple[str, ...]) -> Rule[Any]:
+    """Return a parameter's rule, without the arrays of some momenta."""
+    options = tuple((name, member.group[name]) for name in member.method.options)
+    return _rule(member.method.name, policy_of(member.param, member.group), without, options)
 
 
 @lru_cache(maxsize=256)
 def _rule(
-    method: str, policy: Policy, buffered: bool, options: tuple[tuple[str, Any], ...]
+    method: str, policy: Policy, without: tuple[str, ...], options: tuple[tuple[str, Any], ...]
 ) -> Rule[Any]:
-    return rootfree.method(method).rule(
-        policy.precision(DTYPES), momentum=buffered, **dict(options)
-    )
+    precision = policy.precision(DTYPES)
+    return rootfree.method(method).rule(precision, without=without, **dict(options))
 
 
 def _layout(rule: Rule[Any], shape: torch.Size) -> Any:
@@ -176,26 +219,3 @@ def _layout(rule: Rule[Any], shape: torch.Size) -> Any:
 @lru_cache(maxsize=1024)
 def _made_layout(rule: Rule[Any], shape: torch.Size) -> Any:
     return rule.init(stack(torch.empty(shape, device="meta")))
-
-
-def _flat(state: Any) -> Roles:
-    """Return the arrays of a rule's state by role; a tuple's get an index, ``factor.0``."""
-    flat: Roles = {}
-    for field, value in state._asdict().items():
-        if isinstance(value, tuple):
-            flat.update({f"{field}.{axis}": array for axis, array in enumerate(value)})
-        elif value is not None:
-            flat[field] = value
-    return flat
-
-
-def _assembled(layout: Any, arrays: Roles) -> Any:
-    """Return the state of ``layout``'s kind that `_flat` turns into ``arrays``."""
-    fields = {
-        field: tuple(arrays[f"{field}.{axis}"] for axis in range(len(value)))
-        if isinstance(value, tuple)
-        else arrays[field]
-        for field, value in layout._asdict().items()
-        if value is not None
-    }
-    return layout._replace(**fields)

@@ -41,12 +41,16 @@ class Audit:
 
 
 def agreement(cases: Iterable[Case], truth: Truth) -> Iterator[Result]:
-    """A0: yield how far core and textbook are apart, relative to the textbook's largest number."""
+    """A0: yield how far core and textbook are apart, relative to the textbook's largest number.
+
+    The limit is multiplied by the condition number of what a case solves with or decomposes.
+    """
     for case in cases:
         per_output: dict[str, float] = {}
         worst: dict[str, object] = {}
         first_bad = ""
         model = NumericModel()
+        limit = AGREEMENT * truth.condition(case, model)
         for number, (mine, theirs) in enumerate(
             zip(truth(case, model), textbook(case), strict=True), 1
         ):
@@ -54,7 +58,7 @@ def agreement(cases: Iterable[Case], truth: Truth) -> Iterator[Result]:
                 scale = float(np.max(np.abs(t), initial=0.0))
                 found = ratio(mine[role].value, t, scale if scale else 1.0)
                 per_output[role] = max(per_output.get(role, 0.0), found.ratio)
-                if found.ratio > AGREEMENT and not first_bad:
+                if found.ratio > limit and not first_bad:
                     first_bad = role if case.steps == 1 else f"{role} after step {number}"
                     worst = {
                         "step": number,
@@ -70,9 +74,7 @@ def agreement(cases: Iterable[Case], truth: Truth) -> Iterator[Result]:
         )
         name = "A0" + case.id[len(case.check) :] + f"#{case.check}"
         value = max(per_output.values())
-        yield Result(
-            name, True, "relative", value, AGREEMENT, per_output, worst, first_bad, message
-        )
+        yield Result(name, True, "relative", value, limit, per_output, worst, first_bad, message)
 
 
 def comparator() -> Audit:

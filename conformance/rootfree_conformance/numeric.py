@@ -87,10 +87,13 @@ class NumericModel:
         bits: significant bits of elementwise arithmetic; ``None`` for those of its dtype.
         matmul_bits: significant bits that a matrix product keeps of its inputs; ``None`` for all.
         accumulator_bits: significant bits of the sums inside a matrix product.
-        accumulator_rounding: how these sums are rounded. No rule has matrix products yet, so the
-            bound does not read these three.
+        accumulator_rounding: how these sums are rounded. In float64 they have its 53 bits.
+        native_products: whether the product of 16-bit inputs has their dtype, as on devices with
+            units for it; else it is taken in float32.
         div, sqrt: largest error of these, in ulps (1/2 is correct rounding).
-        log1p, expm1: the same; the defaults are OpenCL's full profile.
+        log1p, expm1, pow: the same; the defaults are OpenCL's full profile.
+        eigh: backward error of the symmetric eigenvalue solver, and how far its eigenvectors are
+            from orthonormal ones, in units of ``d u`` times the matrix's norm, d its side.
         subnormals: whether results below the smallest normal number are kept or become zero.
         write: ``"fused"`` if the step is added to the parameter in the working dtype and rounded
             once; ``"returned"`` if it is rounded to the parameter's dtype and then added in it, as
@@ -101,10 +104,13 @@ class NumericModel:
     matmul_bits: int | None = None
     accumulator_bits: int = 24
     accumulator_rounding: Literal["nearest", "truncate"] = "nearest"
+    native_products: bool = False
     div: float = 0.5
     sqrt: float = 0.5
     log1p: float = 2.0
     expm1: float = 3.0
+    pow: float = 16.0
+    eigh: float = 4.0
     subnormals: Literal["kept", "flushed"] = "kept"
     write: Literal["fused", "returned"] = "fused"
 
@@ -118,7 +124,7 @@ class NumericModel:
             bits = getattr(self, name)
             if bits is not None and not bits >= 1:
                 raise ValueError(f"`{name}` must be at least 1, got {bits!r}")
-        for name in ("div", "sqrt", "log1p", "expm1"):
+        for name in ("div", "sqrt", "log1p", "expm1", "pow", "eigh"):
             check_number(name, getattr(self, name), low=0, static=True)
         check_choice("subnormals", self.subnormals, ("kept", "flushed"))
         check_choice("write", self.write, ("fused", "returned"))

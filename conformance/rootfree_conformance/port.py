@@ -40,16 +40,18 @@ Handle: TypeAlias = Any
 class Spec(NamedTuple):
     """Which optimizer a port is to start.
 
-    ``options`` are the catalogue's, and ``momentum: False`` where no buffer is wanted, because the
-    momentum is 0 and stays 0.
+    ``options`` are the catalogue's, and ``update_every`` where the preconditioner is not updated at
+    every step. ``without`` names the hyper-parameters that are 0 and stay 0: no state is wanted for
+    them.
     """
 
     rule: str
     options: Mapping[str, Any]
     dtype: str  # of parameters and gradients
     state_dtype: str
-    compute_dtype: str
+    compute_dtype: str  # inputs of matrix products
     rounding: str
+    without: tuple[str, ...] = ()
 
 
 class Snapshot(NamedTuple):
@@ -65,14 +67,25 @@ class Snapshot(NamedTuple):
     dtypes: dict[str, str]  # role -> dtype name as stored; "param" for the parameters
 
 
-def start_hyper(spec: Spec) -> dict[str, float]:
-    """Return hyper-parameters to make an optimizer with, before the first step sets its own.
+def arguments(spec: Spec) -> dict[str, Any]:
+    """Return the keyword arguments that an adapter's class or function is to be called with.
 
-    A momentum of 0 asks for no buffer; 1/2 is in everyone's range.
+    They lack the learning rate, whose name differs. Hyper-parameters are those of the time before
+    the first step, which sets its own: a 0 asks for no buffer, 1/2 is in everyone's range.
     """
-    reads = rootfree.method(spec.rule).hyper
-    given = {name: 0.5 for name in ("precond_lr", "momentum") if name in reads}
-    return given if spec.options.get("momentum", True) else {**given, "momentum": 0.0}
+    method = rootfree.method(spec.rule)
+    hyper = {name: 0.5 for name in ("precond_lr", *method.buffers) if name in method.hyper}
+    exact = {"damping": 0.0} if spec.options.get("exact") else {}
+    products = {"compute_dtype": spec.compute_dtype} if method.matrix else {}
+    return {
+        **hyper,
+        **dict.fromkeys(spec.without, 0.0),
+        **exact,
+        **spec.options,
+        **products,
+        "state_dtype": spec.state_dtype,
+        "rounding": spec.rounding,
+    }
 
 
 class Port(Protocol):
@@ -124,21 +137,18 @@ class NamespacePort:
         if self._platform is None:
             names = dict.fromkeys([*self.dtypes, "float32"])
             probe = {name: self.to_device(np.zeros(1), name) for name in names}
-            self._platform = Platform(self.xp, {n: array.dtype for n, array in probe.items()})
+            native = [name for name, model in self.dtypes.items() if model.native_products]
+            dtypes = {name: array.dtype for name, array in probe.items()}
+            self._platform = Platform(self.xp, dtypes, native=native)
         return self._platform
 
     def start(self, spec: Spec, params: HostArrays) -> Handle:
         """Return an optimizer of `rootfree_array`."""
         adapter = importlib.import_module(self.adapter)
-        preset = rootfree.method(spec.rule)
-        options = {k: v for k, v in spec.options.items() if k != "momentum"}
-        return getattr(adapter, preset.class_name)(
+        return getattr(adapter, rootfree.method(spec.rule).class_name)(
             {name: self.to_device(host, spec.dtype) for name, host in params.items()},
-            **start_hyper(spec),
             platform=self.platform,
-            state_dtype=spec.state_dtype,
-            rounding=spec.rounding,
-            **options,
+            **arguments(spec),
         )
 
     def step(self, handle: Handle, grads: HostArrays, hyper: Mapping[str, float]) -> Handle:

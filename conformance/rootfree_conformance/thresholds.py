@@ -3,7 +3,8 @@
     exact      0       numbers that every correct arithmetic gives alike
     ratio      1       error over its bound: the rounding model, a theorem
     vacuity    1/8     bound over the largest number: above, a significant digit would be lost
-    agreement  1e-12   core against textbook in float64: the rounding of a few dozen operations
+    agreement  1e-12   core against textbook in float64: the rounding of a few dozen operations,
+                       times the condition number of what a case solves with or decomposes
 
 The ratio's denominator is enlarged by 2**-20 for the float64 arithmetic of the suite itself.
 """

@@ -34,49 +34,60 @@ class Truth:
     """Truths that have been computed, so that all ports with one arithmetic share them."""
 
     def __init__(self) -> None:
-        self._bounds: dict[tuple[str, str, int, NumericModel], list[Step]] = {}
+        self._bounds: dict[tuple[str, str, int, NumericModel], tuple[list[Step], float]] = {}
 
     def __call__(self, case: Case, model: NumericModel) -> list[Step]:
-        """Return `bounds` of a case, computed once."""
+        """Return the values and bounds of a case, computed once."""
+        return self._computed(case, model)[0]
+
+    def condition(self, case: Case, model: NumericModel) -> float:
+        """Return the largest condition number of what a case solves with or decomposes, or 1."""
+        return self._computed(case, model)[1]
+
+    def _computed(self, case: Case, model: NumericModel) -> tuple[list[Step], float]:
         key = (case.label, case.policy.label, case.steps, model)
         if key not in self._bounds:
             self._bounds[key] = bounds(case, model)
         return self._bounds[key]
 
 
-def bounds(case: Case, model: NumericModel) -> list[Step]:
-    """Return the core's values and bounds after each step of a case.
+def bounds(case: Case, model: NumericModel) -> tuple[list[Step], float]:
+    """Return the core's values and bounds after each step of a case, and its condition number.
 
     For float64 the bound is doubled: value and port both carry that rounding.
     """
+    xp = BoundNamespace(model)
     with np.errstate(all="ignore"):  # a rule that is wrong may compute anything; it is judged later
-        return _bounds(case, BoundNamespace(model))
+        return _bounds(case, xp), xp.condition
 
 
 def _bounds(case: Case, xp: BoundNamespace) -> list[Step]:
     policy = case.policy
     stored = _format(policy.state_dtype, stochastic=policy.rounding == "stochastic")
     working = xp.model.working(policy.working_dtype)
-    settings = case.corner.settings(case.method)
-    rule = case.method.rule(
-        Precision(working, stored, working),
-        momentum=settings.pop("momentum", True),
-        **settings,
+    products = working if policy.products is None else FORMATS[policy.products]
+    native = xp.model.native_products and policy.products is not None
+    rule = case.rule(
+        Precision(working, stored, products, product_dtype=products if native else working)
     )
     param = _given(case.param, FORMATS[policy.dtype], xp)
+    if not case.param.size:
+        return [{"param": Bounded(case.param, np.zeros(case.shape))} for _ in case.grads]
     state = rule.init(param)
     if case.state:
         arrays = {role: _given(case.state[role], stored, xp) for role in case.roles}
         count = BoundArray(np.asarray([case.state["step"]]), 0.0, INT32, xp)
-        state = state._replace(step=count, **arrays)
+        state = rootfree.with_roles(state, {**arrays, "step": count})
     factor = 2.0 if policy.dtype == "float64" else 1.0
     steps = []
-    for grad, values in zip(case.grads, case.hypers, strict=True):
-        hyper = Hyper(**{name: xp.scalar(value, working) for name, value in values.items()})
+    for number, (grad, values) in enumerate(zip(case.grads, case.hypers, strict=True)):
+        # A 0 is a Python number: some rules leave a term out for it, which costs nothing to skip.
+        hyper = Hyper(**{k: xp.scalar(v, working) if v else 0.0 for k, v in values.items()})
         g = _given(grad, FORMATS[policy.dtype], xp)
-        move, state = rootfree.update(rule, g, state, param, hyper)
+        move, state = rootfree.update(rule, g, state, param, hyper, case.observes(number))
         param = _written(param, move, xp.model)
-        arrays = {role: getattr(state, role) for role in case.roles} | {"param": param}
+        kept = rootfree.roles(state)
+        arrays = {role: kept[role] for role in case.roles} | {"param": param}
         steps.append({name: Bounded(a.value[0], a.error[0] * factor) for name, a in arrays.items()})
     return steps
 
@@ -84,16 +95,25 @@ def _bounds(case: Case, xp: BoundNamespace) -> list[Step]:
 def textbook(case: Case) -> list[dict[str, Any]]:
     """Return the textbook's values after each step of a case."""
     settings = case.corner.settings(case.method)
-    momentum = settings.pop("momentum", True)
+    settings.pop("update_every", None)
     scale = settings.pop("init_scale", None)
+    without = case.corner.unbuffered(case.method)
     name, param = case.method.name, case.param
+    layout = {k: settings[k] for k in ("structure", "max_dim", "merge_dims") if k in settings}
     state = dict(case.state) or rootfree_textbook.init(
-        name, param, init_scale=scale, with_momentum=momentum
+        name,
+        param,
+        init_scale=scale,
+        with_momentum="momentum" not in without,
+        with_factor_momentum="precond_momentum" not in without,
+        **layout,
     )
+    if not param.size:
+        return [{"param": param} for _ in case.grads]
     steps = []
-    for grad, values in zip(case.grads, case.hypers, strict=True):
+    for number, (grad, values) in enumerate(zip(case.grads, case.hypers, strict=True)):
         hyper = {k: v for k, v in values.items() if k != "curvature_scale"}
-        hyper["batch_size"] = values["curvature_scale"]
+        hyper |= {"batch_size": values["curvature_scale"], "update_now": case.observes(number)}
         param, state = rootfree_textbook.step(name, param, grad, state, **hyper, **settings)
         steps.append({**{role: state[role] for role in case.roles}, "param": param})
     return steps

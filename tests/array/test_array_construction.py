@@ -238,7 +238,9 @@ def test_methods_without_a_statistic_never_stall():
 def test_capabilities(array, namespace, dtypes):
     """What a platform offers, as plain data."""
     said = capabilities(Platform.of([array]))
-    assert set(said) == {"namespace", "device", "dtypes", "stochastic_rounding"}
+    keys = {"namespace", "device", "dtypes", "native_products", "stochastic_rounding"}
+    assert set(said) == keys
+    assert said["native_products"] == []
     assert said["namespace"] == namespace
     assert set(said["dtypes"]) == dtypes
     assert isinstance(said["device"], str)

@@ -13,6 +13,7 @@ import torch
 from rootfree_array import RFRMSProp
 
 HYPER = {"lr": 0.25, "momentum": 0.5, "weight_decay": 0.125, "precond_lr": 0.25, "damping": 0.125}
+HYPER |= {"precond_momentum": 0.25}
 
 
 class Library(NamedTuple):
@@ -58,7 +59,11 @@ def run(cls, normal, put, count, **given):
 
 
 def test_same_numbers(cls, library, normal):
-    """float32: a step is NumPy's within one rounding of the largest number that it adds."""
+    """float32: a step is NumPy's within one rounding of the largest number that it adds.
+
+    Products and decompositions add in other orders: there the suite judges, and here a step is
+    NumPy's to four digits.
+    """
     roundings = 8 if cls.method.fixed.get("bias_correction") else 1  # log1p, expm1: a few ulps
     ours = run(cls, normal, library.put, 1, **settings(cls))
     numpys = run(cls, normal, lambda x: x, 1, **settings(cls))
@@ -67,11 +72,14 @@ def test_same_numbers(cls, library, normal):
         assert mine.dtype == np.float32
         assert mine.shape == param.shape
         largest = np.abs(normal(0, np.float32)[name]) + np.abs(param)
-        assert np.all(np.abs(mine - param) <= roundings * np.spacing(largest))
+        within = 1e-4 * np.max(largest) if cls.method.matrix else roundings * np.spacing(largest)
+        assert np.all(np.abs(mine - param) <= within)
         for role, array in numpys.state[name].items():
             came = library.get(ours.state[name][role])
             assert came.dtype == array.dtype
-            assert np.all(np.abs(came - array) <= np.spacing(np.abs(array).astype(np.float32)))
+            size = np.abs(array).astype(np.float32)
+            within = 1e-4 * np.max(size) if cls.method.matrix else np.spacing(size)
+            assert np.all(np.abs(came - array) <= within)
 
 
 def test_results_stay_in_their_library(cls, library, normal):

@@ -38,10 +38,27 @@ def test_state_by_role(cls, normal):
     """Parameter-shaped arrays by role, counters 0-d; nothing that the method does not keep."""
     arrays = make(cls, normal).state["weight"]
     buffer = "first_moment" if cls.method.momentum == "average" else "momentum"
-    statistic = ["statistic"] if cls.method.fixed["power"] else []
-    assert set(arrays) == {"step", buffer, *statistic}
-    assert {arrays[role].shape for role in (buffer, *statistic)} == {(3, 5)}
-    assert arrays["step"].shape == ()
+    square = {"statistic": (15, 15), "root": (15, 15)}
+    by_axis = {"statistic.0": (3, 3), "statistic.1": (5, 5)}
+    factors = {"factor.0": (3, 3), "factor.1": (5, 5)}
+    shapes = {
+        "sgd": {},
+        "full_adagrad": square,
+        "rf_full_matrix": {"statistic": (15, 15)},
+        "rf_full_matrix_inverse": {"statistic": (15, 15)},
+        "rf_full_matrix_factor": {"factor.0": (15, 15), "factor_momentum.0": (15, 15)},
+        "shampoo": {**by_axis, "root.0": (3, 3), "root.1": (5, 5)},
+        "rf_shampoo": by_axis,
+        "sirf_shampoo": {
+            **factors,
+            **{role.replace("factor", "factor_momentum"): s for role, s in factors.items()},
+        },
+    }.get(cls.method.name, {"statistic": (3, 5)})
+    assert {role: array.shape for role, array in arrays.items()} == {
+        "step": (),
+        **shapes,
+        buffer: (3, 5),
+    }
     assert arrays["step"].dtype == np.int32
 
 
@@ -123,9 +140,10 @@ def at(saved, **changes):
         (lambda s: {**s, "hyper": without(s["hyper"], "lr")}, ValueError, "lr"),
         (lambda s: {**s, "hyper": {**s["hyper"], "betas": 0.9}}, ValueError, "betas"),
         (lambda s: {**s, "batch_size": -1}, ValueError, "`batch_size` must be > 0, got -1"),
+        (lambda s: {**s, "update_every": 0}, ValueError, "`update_every` must be >= 1, got 0"),
         (lambda s: without(s, "state"), KeyError, "state"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_a_wrong_state_changes_nothing(change, error, words, normal, take_steps, unchanged):
     """All of it or nothing, with what came and what was expected."""

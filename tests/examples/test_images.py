@@ -22,6 +22,8 @@ VARIANTS = {
     "adamw": "AdamW",
     "rmsprop": "RMSProp",
     "rf_rmsprop": "RF-RMSProp",
+    "shampoo": "Shampoo",
+    "sirf_shampoo": "SIRF-Shampoo",
     "constant_lr": "constant learning rate",
     "alpha_1": "alpha = 1 for a mean loss",
     "zero_start": "s = 0 at the start",

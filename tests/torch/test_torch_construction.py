@@ -14,7 +14,7 @@ import rootfree
 import rootfree_torch
 import torch
 from rootfree import METHODS
-from rootfree_torch import SGD, AdamW, RFAdaGrad, RFRMSProp
+from rootfree_torch import SGD, AdamW, RFAdaGrad, RFRMSProp, SIRFShampoo
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def test_signature(cls):
 def test_documentation(cls):
     """Every argument is explained, and the first line is the method's name."""
     first, *rest = inspect.getdoc(cls).splitlines()
-    assert first == f"{cls._method.title}."
+    title = cls._method.title
+    assert first == f"{title[0].upper()}{title[1:]}."
     for name in inspect.signature(cls).parameters:
         assert any(line.strip().startswith(f"{name}: ") for line in rest), name
 
@@ -97,10 +98,11 @@ def test_subclass_with_its_own_constructor(weight):
     ],
     ids=str,
 )
-def test_arguments_are_checked_first(given, error):
+@pytest.mark.parametrize("own", [RFRMSProp, SIRFShampoo])
+def test_arguments_are_checked_first(own, given, error):
     """TR02: a bad value is reported before the parameters are looked at; the message names it."""
     with pytest.raises(error, match=next(iter(given))):
-        RFRMSProp(None, **given)
+        own(None, **given)
 
 
 def test_precond_lr_of_a_sum_may_exceed_one(weight):
@@ -197,6 +199,8 @@ def test_every_argument_can_differ_per_group(cls, normal):
     """TR05: a group's own values do what they would do in an optimizer of their own."""
     own = {name: value / 2 + 0.25 for name, value in cls._method.hyper.items()}
     own |= {"batch_size": 8} if cls._method.scaled else {}
+    own |= {"update_every": 2, "compute_dtype": "bfloat16"} if cls._method.matrix else {}
+    own |= {"structure": "diagonal", "merge_dims": 4, "trust_clip": False, "improved": True}
     own |= {"maximize": True, "init_scale": 0.5, "weight_decay_mode": "decoupled", "decay": 1}
     own = {k: v for k, v in own.items() if k in inspect.signature(cls).parameters}
     a, b, alone = (torch.nn.Parameter(normal(1)) for _ in range(3))
@@ -228,6 +232,9 @@ def test_group_values_are_plain(cls, weight):
     for values in (group, optimizer.defaults):
         plain = {k: v for k, v in values.items() if k != "params"}
         assert all(type(v) in (int, float, bool, str, type(None)) for v in plain.values()), plain
+    if cls._method.matrix:
+        given = cls([weight], compute_dtype=torch.bfloat16).param_groups[0]["compute_dtype"]
+        assert given == "bfloat16"
 
 
 @pytest.mark.parametrize("given", ["bfloat16", torch.bfloat16])
@@ -255,12 +262,32 @@ def test_another_rule_in_a_group(normal):
     assert mixed.defaults.keys() <= group.keys()
 
 
+def test_what_another_rule_does_not_read(weight):
+    """TR07: the keys are there, as torch wants them, and hold nothing."""
+    groups = [{"params": [weight], "rule": "rf_rmsprop", "tag": 7}]
+    optimizer = SIRFShampoo(groups, update_every=3, structure="diagonal", compute_dtype="bfloat16")
+    group = optimizer.param_groups[0]
+    unread = {"precond_momentum", "structure", "max_dim", "merge_dims", "trust_clip"}
+    assert {name for name, value in group.items() if value is None} == {
+        *(unread | {"update_every", "compute_dtype", "state_dtype"})
+    }
+    assert optimizer.defaults.keys() <= group.keys()
+    assert group["tag"] == 7
+    group = SGD([{"params": [weight], "rule": "sirf_shampoo"}]).param_groups[0]
+    assert (group["update_every"], group["batch_size"], group["compute_dtype"]) == (1, 1, None)
+
+
 def test_what_the_loss_and_the_storage_decide_holds_for_every_rule(weight):
     """TR07: batch size, dtypes and sign are the optimizer's, whatever the group's rule."""
     groups = [{"params": [weight], "rule": "rf_adagrad"}]
     shared = {"batch_size": 64, "state_dtype": "bfloat16", "rounding": "stochastic"}
     group = RFRMSProp(groups, maximize=True, **shared).param_groups[0]
     assert {name: group[name] for name in shared} == shared
+    other = torch.nn.Parameter(torch.ones(2))
+    matrix = [{"params": [other], "rule": "rf_shampoo"}]
+    products = {**shared, "update_every": 4, "compute_dtype": "bfloat16"}
+    found = SIRFShampoo(matrix, **products).param_groups[0]
+    assert {name: found[name] for name in products} == products
     assert group["maximize"] is True
     assert (group["decay"], group["lr"]) == (0, METHODS["rf_adagrad"].hyper["lr"])
 
@@ -304,6 +331,10 @@ def test_groups_added_later(cls, make_params, take_steps, equal_bits):
         ({"rounding": "stochastic"}, ValueError),
         ({"state_dtype": "float64"}, ValueError),
         ({"batch_size": lambda: 8}, TypeError),
+        ({"rule": "sirf_shampoo", "update_every": lambda count: True}, TypeError),
+        ({"rule": "sirf_shampoo", "update_every": None}, TypeError),
+        ({"rule": "sirf_shampoo", "structure": ("dense", "dense")}, ValueError),
+        ({"rule": "sirf_shampoo", "compute_dtype": "float64"}, ValueError),
         ({"lr": np.asarray(0.1)}, TypeError),
     ],
     ids=str,

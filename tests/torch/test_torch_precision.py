@@ -9,7 +9,7 @@ import pytest
 import torch
 from rootfree_array._precision import StalledStateWarning
 from rootfree_torch import RFRMSProp, capabilities
-from rootfree_torch._precision import DTYPES, dtype_name, state_dtype_name
+from rootfree_torch._precision import DTYPES, dtype_name, named_dtype
 
 STOCHASTIC = {"state_dtype": "bfloat16", "rounding": "stochastic"}
 
@@ -88,7 +88,7 @@ def test_refused_combinations(dtype, options, match):
 def test_names_of_dtypes():
     """Names and objects translate to each other."""
     assert {name: dtype_name(dtype) for name, dtype in DTYPES.items()} == {n: n for n in DTYPES}
-    assert state_dtype_name(None) is None
+    assert named_dtype("state_dtype", None) is None
 
 
 def test_capabilities():

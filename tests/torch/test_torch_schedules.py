@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from rootfree_torch import SGD
+from rootfree_torch import SGD, SIRFShampoo
 from torch.optim import lr_scheduler as schedule
 
 SCHEDULERS = {
@@ -81,43 +81,61 @@ def test_resume(cls, name, make_params, take_steps, equal_bits):
     assert equal_bits(whole, second)
 
 
-def test_momentum_set_later(cls, make_params, take_steps, equal_bits):
+def arrays_of(field, roles):
+    """Return the roles of a field of the core's state."""
+    return {role for role in roles if role.partition(".")[0] == field}
+
+
+@pytest.mark.parametrize("which", ["momentum", "precond_momentum"])
+def test_momentum_set_later(cls, which, make_params, take_steps, equal_bits):
     """TR46: a momentum of 0 keeps no buffer; one set later starts from zeros at the next step."""
-    late, reference = (cls(make_params(), lr=0.1, momentum=0.0) for _ in range(2))
-    buffer = {"heavy_ball": "momentum", "average": "first_moment"}[cls._method.momentum]
+    if which not in cls._method.hyper:
+        with pytest.raises(TypeError, match=which):
+            cls(make_params(), **{which: 0.0})
+        return
+    late, reference = (cls(make_params(), lr=0.1, **{which: 0.0}) for _ in range(2))
+    other = cls(make_params(), lr=0.1, **{which: 0.5})
+    other.init_state()
+    field = cls._method.buffers[which]
     take_steps(late, 0)
     take_steps(reference, 0)
-    assert all(buffer not in roles for roles in late.state.values())
-    for p, roles in reference.state.items():
-        roles[buffer] = torch.zeros_like(p)
+    assert not any(arrays_of(field, roles) for roles in late.state.values())
+    zeros = [{r: roles[r] for r in arrays_of(field, roles)} for roles in other.state.values()]
+    for roles, buffers in zip(reference.state.values(), zeros, strict=True):
+        assert buffers
+        roles.update(buffers)
     for optimizer in (late, reference):
-        optimizer.param_groups[0]["momentum"] = 0.5
+        optimizer.param_groups[0][which] = 0.5
         take_steps(optimizer, 1, 2)
-    assert all(buffer in roles for roles in late.state.values())
+    assert all(arrays_of(field, roles) for roles in late.state.values())
     assert equal_bits(late, reference)
 
 
 def test_momentum_set_to_zero_again(cls, make_params, take_steps, equal_bits):
     """TR46: a buffer that exists is kept up, as with a 0-d tensor, whose value nobody reads."""
-    number, tensor = (cls(make_params(), lr=0.1, momentum=0.5) for _ in range(2))
+    momenta = dict.fromkeys(cls._method.buffers, 0.5)
+    number, tensor = (cls(make_params(), lr=0.1, **momenta) for _ in range(2))
     for optimizer, zero in ((number, 0.0), (tensor, torch.tensor(0.0))):
         take_steps(optimizer, 0)
-        optimizer.param_groups[0]["momentum"] = zero
+        optimizer.param_groups[0].update(dict.fromkeys(momenta, zero))
         take_steps(optimizer, 1, 2)
     assert equal_bits(number, tensor)
 
 
 @pytest.mark.parametrize("loaded", [0.0, 0.5])
-def test_momentum_of_a_loaded_dict(make_params, take_steps, loaded):
+@pytest.mark.parametrize("which", ["momentum", "precond_momentum"])
+def test_momentum_of_a_loaded_dict(make_params, take_steps, which, loaded):
     """TR46: a dict without a buffer loads into an optimizer with momentum, and the reverse."""
-    source, target = SGD(make_params(), momentum=loaded), SGD(make_params(), momentum=0.5 - loaded)
+    cls = SGD if which == "momentum" else SIRFShampoo
+    source, target = (cls(make_params(), **{which: value}) for value in (loaded, 0.5 - loaded))
     take_steps(source, 0)
     take_steps(target, 0)
     target.load_state_dict(source.state_dict())
-    assert target.param_groups[0]["momentum"] == loaded
-    target.param_groups[0]["momentum"] = 0.5
+    assert target.param_groups[0][which] == loaded
+    target.param_groups[0][which] = 0.5
     take_steps(target, 1)
-    assert all(set(roles) == {"step", "momentum"} for roles in target.state.values())
+    field = cls._method.buffers[which]
+    assert all(arrays_of(field, roles) for roles in target.state.values())
 
 
 def test_tensor_lr(cls, make_params, take_steps):

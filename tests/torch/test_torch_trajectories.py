@@ -8,7 +8,7 @@ import torch
 from rootfree import METHODS, Hyper
 from rootfree_array._precision import resolve
 from rootfree_torch import SGD, AdaGrad, AdamW, RFRMSProp, RMSProp
-from rootfree_torch._precision import DTYPES
+from rootfree_torch._precision import DTYPES, native
 
 PEERS = {
     "sgd": (
@@ -71,7 +71,9 @@ def test_equals_the_core(cls, dtype, state, normal, same_bits):
     optimizer.init_state()
 
     method = METHODS[cls._method.name]
-    policy = resolve(dtype, state=state, rounding=options.get("rounding", "nearest"))
+    units = native(torch.device("cpu"))
+    rounding = options.get("rounding", "nearest")
+    policy = resolve(dtype, state=state, rounding=rounding, native=units)
     rule = method.rule(policy.precision(DTYPES))
     stack = p.detach().clone().unsqueeze(0)
     core = rule.init(stack)
@@ -85,8 +87,10 @@ def test_equals_the_core(cls, dtype, state, normal, same_bits):
         step, core = rootfree.update(rule, grad.unsqueeze(0), core, stack, given)
         stack = rootfree.add_step(stack, step)
     assert same_bits(p, stack[0])
+    expected = rootfree.roles(core)
+    assert optimizer.state[p].keys() == expected.keys()
     for role, x in optimizer.state[p].items():
-        assert same_bits(x.to(core.step.dtype) if role == "step" else x, getattr(core, role)[0])
+        assert same_bits(x.to(core.step.dtype) if role == "step" else x, expected[role][0])
 
 
 def test_a_schedule_of_every_scalar_reaches_the_rule(normal):

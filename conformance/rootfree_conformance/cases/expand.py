@@ -8,18 +8,25 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from rootfree import METHODS, Method
+import rootfree
+from rootfree import METHODS, Method, Precision, Rule
 
 from rootfree_conformance.cases.draws import normal
 from rootfree_conformance.cases.families import (
     CORNERS,
     FEW,
+    MATRIX_SHAPES,
+    MIXED,
     POLICIES,
+    PRODUCT_CORNERS,
     QUICK_CORNERS,
     RUN_SHAPES,
     RUNS,
     SHAPES,
+    STRUCTURED,
     THOROUGH,
+    TINY,
+    UNJUDGED,
     Corner,
     Policy,
 )
@@ -30,7 +37,13 @@ PARAM: Final = "weight"
 STEPS_BEFORE: Final = 5
 RUN_LENGTH: Final = 20
 SHORT_RUN: Final = 6
+MATRIX_RUN: Final = {"float64": 8, "float32": 4}
+"""Lengths of the trajectories of methods that keep matrices; 3 otherwise, 2 with 8-bit state."""
 RUN_DECAY: Final = 2.0**-6
+_COMPUTED_FIRST: Final = ("factor_momentum", "factor")
+_CALM: Final = 2.0**-4
+_NARROW: Final = 2.0**-3
+_STABLE: Final = 2.0**-5
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,46 @@ class Case:
             self.corner.settings(self.method),
             self.policy.dtype,
             self.policy.state_dtype,
-            self.policy.working_dtype,
+            self.policy.compute_dtype,
             self.policy.rounding,
+            self.corner.unbuffered(self.method),
         )
+
+    def rule(self, precision: Precision) -> Rule[Any]:
+        """Return the core's rule in this configuration."""
+        settings = self.corner.settings(self.method)
+        settings.pop("update_every", None)
+        return self.method.rule(precision, without=self.corner.unbuffered(self.method), **settings)
+
+    def observes(self, step: int) -> bool:
+        """Return whether the curvature enters at a step, counted from 0."""
+        period = self.corner.options.get("update_every", 1)
+        return rootfree.observes(period, self.updates(step))
+
+    @cached_property
+    def structures(self) -> tuple[Any, ...]:
+        """Structures of the factors, empty for rules without factors."""
+        made: Any = self.rule(Precision.uniform(np.dtype("float64")))
+        return tuple(made.structures(self.shape)) if hasattr(made, "structures") else ()
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the state arrays by role, in order of computation.
+
+        A parameter without elements may have no state.
+        """
+        if 0 in self.shape:
+            return {}
+        rule = self.rule(Precision.uniform(np.dtype("float64")))
+        fresh = rootfree.roles(rule.init(np.zeros((1, *self.shape))))  # type: ignore[arg-type]  # an array
+        kept = {role: tuple(array.shape[1:]) for role, array in fresh.items()}
+        names = sorted(kept, key=_order)
+        return {role: kept[role] for role in names if role not in ("step", "salt")}
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """State arrays that the method keeps in this configuration, in order of computation."""
+        return tuple(self.shapes)
 
     @cached_property
     def param(self) -> HostArray:
@@ -99,13 +149,21 @@ class Case:
     def hypers(self) -> list[dict[str, float]]:
         """Hyper-parameters of each step: in a run all of them change.
 
+        Where products round their inputs to 8 bits, a bound of several of them in a row is close
+        to the numbers themselves if the curvature is large: there it is smaller.
+
         A run has little weight decay: a bound cannot know that decay and heavy ball cancel, and
-        with much of both it would grow without use.
+        with much of both it would grow without use. Nor has it a curvature at which the inverse
+        form of the full-matrix method runs away, as it does (P04).
         """
         first = self.corner.values(self.method)
+        if self.policy.products is not None:
+            first["curvature_scale"] *= _NARROW
         if self.steps == 1 or not self.corner.scheduled:
             return [first] * self.steps
         first["weight_decay"] *= RUN_DECAY
+        if self.method.fixed.get("form") == "inverse":
+            first["curvature_scale"] *= _STABLE
         return [
             {name: value * (1 - i / (2 * RUN_LENGTH)) for name, value in first.items()}
             | {"curvature_scale": first["curvature_scale"] * (0.5 if i % 2 else 1.0)}
@@ -117,26 +175,34 @@ class Case:
         """State mid-run by role, values of the state's dtype; empty for a fresh start."""
         if self.corner.state == "fresh":
             return {}
-        draws = {
-            "statistic": lambda: 0.5 + np.abs(normal(f"{self.label}/statistic", self.shape)),
-            "first_moment": lambda: 0.5 * normal(f"{self.label}/first_moment", self.shape),
-            "momentum": lambda: normal(f"{self.label}/momentum", self.shape),
-        }
         form = FORMATS[self.policy.state_dtype]
-        kept = {role: quantise(draws[role](), form) for role in self.roles}
+        kept = {role: quantise(self._drawn(role), form) for role in self.roles}
         return {**kept, "step": STEPS_BEFORE}
 
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """State arrays that the method keeps in this configuration, in order of computation."""
-        buffer = self.corner.settings(self.method).get("momentum", True)
-        average = self.method.momentum == "average"
-        present = {
-            "statistic": self.method.fixed["power"] != 0,
-            "first_moment": buffer and average,
-            "momentum": buffer and not average,
-        }
-        return tuple(role for role, kept in present.items() if kept)
+    def _drawn(self, role: str) -> HostArray:
+        """Return a state array as it might be mid-run."""
+        name, *indices = role.split(".")
+        shape, text = self.shapes[role], f"{self.label}/{role}"
+        if name == "momentum":
+            return normal(text, shape)
+        if name == "first_moment":
+            return 0.5 * normal(text, shape)
+        if not self.method.matrix:
+            return np.asarray(0.5 + np.abs(normal(text, shape)))
+        if name in ("statistic", "root"):
+            half = normal(text, shape)
+            square = sum(np.outer(column, column) for column in half.T)
+            return np.asarray(square / (2 * shape[0]) + 0.5 * np.eye(shape[0]))
+        axis = int(indices[0])
+        space = self.structures[axis]
+        draw = normal(f"{self.label}/{name}.{axis}", (space.size, space.size)) / space.size**0.5
+        if name == "factor":
+            reach = 0.3 if self.policy.products is None else 0.1
+            parts = space.from_dense((np.eye(space.size) + reach * draw)[np.newaxis])
+        else:
+            calm = _CALM if self.corner.state == "calm" else 1.0
+            parts = space.project(calm * 0.25 * (draw + draw.T)[np.newaxis])
+        return np.asarray(parts[int(indices[1]) if len(indices) > 1 else 0][0])
 
     def snapshot(self, salt: int = 0) -> Snapshot:
         """Return the state mid-run as a port loads it."""
@@ -149,51 +215,103 @@ class Case:
         grad = normal(f"{self.label}/grad/{index}", self.shape)
         if self.corner.gradient == "zero":
             grad = np.zeros(self.shape)
+        if self.corner.gradient == "small":
+            grad = _CALM * grad
         if self.corner.gradient == "graded":
             for axis, length in enumerate(self.shape):
-                scale = 2.0 ** np.round(np.linspace(-5, 5, length) / max(1, len(self.shape)))
+                reach = 2 if self.method.matrix else 5  # a matrix squares its condition
+                grades = np.linspace(-reach, reach, length) / max(1, len(self.shape))
+                scale = 2.0 ** np.round(grades)
                 grad = grad * scale.reshape([-1 if i == axis else 1 for i in range(grad.ndim)])
         return quantise(grad, FORMATS[self.policy.dtype])
 
 
 def single_steps(check: str) -> Iterator[Case]:
     """Yield every rule, corner, shape and policy."""
-    for policy in POLICIES.values():
-        for method in METHODS.values():
-            for corner in CORNERS:
-                if not corner.applies(method):
-                    continue
-                for shape in _shapes(corner, policy):
-                    yield Case(check, method, corner, shape, policy)
+    for policy, method in _pairs():
+        for corner in (*CORNERS, *STRUCTURED):
+            coarse = policy.products is not None and corner in CORNERS
+            if coarse and corner.name not in PRODUCT_CORNERS:
+                continue
+            if corner.applies(method) and not _unjudged(method, corner, policy, run=False):
+                for shape in _shapes(corner, policy, method):
+                    yield Case(check, method, corner, shape, policy, corner.steps)
 
 
 def runs(check: str) -> Iterator[Case]:
     """Yield trajectories of every rule and policy.
 
     They are short where the state is bfloat16: a slow average of eight bits adds up its roundings,
-    and the worst case of twenty steps would bound nothing.
+    and the worst case of twenty steps would bound nothing. So they are for rules with matrices,
+    whose errors are multiplied from step to step.
     """
-    for policy in POLICIES.values():
+    for policy, method in _pairs():
         length = SHORT_RUN if policy.state_dtype == "bfloat16" else RUN_LENGTH
-        for method in METHODS.values():
-            for corner in CORNERS:
-                if corner.name in RUNS and corner.applies(method):
-                    for shape in RUN_SHAPES if policy.label in THOROUGH else RUN_SHAPES[:1]:
-                        yield Case(check, method, corner, shape, policy, length)
+        corners = [corner for corner in CORNERS if corner.name in RUNS]
+        if method.matrix:
+            length = MATRIX_RUN.get(policy.label, 2 if policy.state_dtype == "bfloat16" else 3)
+            corners = [*corners[:1], MIXED]
+        for corner in corners:
+            if corner.applies(method) and not _unjudged(method, corner, policy, run=True):
+                shapes = RUN_SHAPES if policy.label in THOROUGH else RUN_SHAPES[:1]
+                if method.matrix:
+                    shapes = _matrix_shapes(method, policy)[:1]
+                for shape in shapes:
+                    yield Case(check, method, corner, shape, policy, length)
 
 
 def balanced(check: str, shape: tuple[int, ...] = (3, 5), steps: int = 1) -> Iterator[Case]:
-    """Yield one balanced case for every rule and policy."""
+    """Yield one balanced case for every rule and policy, and one of factors of several arrays."""
+    for policy, method in _pairs():
+        for corner in (CORNERS[0], MIXED):
+            if corner.applies(method):
+                yield Case(check, method, corner, shape, policy, max(steps, corner.steps))
+
+
+def unjudged() -> list[str]:
+    """Return what no case is about though it could be, with reasons."""
+    return [
+        f"{', '.join(entry.methods)}; {', '.join(entry.corners) or 'every corner'}; "
+        f"{', '.join(entry.policies) or 'every policy'}; "
+        f"{'trajectories' if entry.run else 'single steps'}: {entry.reason}"
+        for entry in UNJUDGED
+    ]
+
+
+def _pairs() -> Iterator[tuple[Policy, Method]]:
     for policy in POLICIES.values():
         for method in METHODS.values():
-            yield Case(check, method, CORNERS[0], shape, policy, steps)
+            if policy.applies(method):
+                yield policy, method
 
 
-def _shapes(corner: Corner, policy: Policy) -> tuple[tuple[int, ...], ...]:
+def _unjudged(method: Method, corner: Corner, policy: Policy, *, run: bool) -> bool:
+    return any(entry.run == run and entry.holds(method, corner, policy) for entry in UNJUDGED)
+
+
+def _shapes(corner: Corner, policy: Policy, method: Method) -> tuple[tuple[int, ...], ...]:
     """Return the shapes of a corner: options are code, which every shape would meet alike."""
     thorough = policy.label in THOROUGH
+    if method.matrix:
+        shapes = _matrix_shapes(method, policy)
+        if corner.name == "balanced" and thorough:
+            return shapes
+        every = corner.name in ("balanced", "merged") and policy.products is None
+        return shapes[: 2 if every else 1]
     if corner.name == "balanced" and thorough:
         return SHAPES
-    if not corner.options:
+    if not corner.options and not corner.without:
         return FEW
     return FEW[::2] if thorough else FEW[:1]
+
+
+def _matrix_shapes(method: Method, policy: Policy) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes for a method that keeps matrices, the one for all corners first."""
+    solves = method.name == "rf_full_matrix"
+    return TINY if solves and policy.state_dtype == "bfloat16" else MATRIX_SHAPES
+
+
+def _order(role: str) -> int:
+    """Return the place of a role in the order of computation: momenta of factors, then factors."""
+    name = role.split(".")[0]
+    return _COMPUTED_FIRST.index(name) if name in _COMPUTED_FIRST else len(_COMPUTED_FIRST)

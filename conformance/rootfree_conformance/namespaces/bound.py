@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rootfree_conformance.namespaces import products, spectral
 from rootfree_conformance.numeric import FORMATS, Format, NumericModel, quantise
 
 
@@ -76,7 +78,11 @@ class BoundArray:
         total = self.value + other.value
         part = total - self.value  # Knuth's TwoSum: what the addition in float64 has lost
         lost = (self.value - (total - part)) + (other.value - part)
-        return self.xp.rounded(total, self.error + other.error, self.dtype, exact=lost == 0)
+        nothing = [(x.value == 0) & (x.error == 0) for x in (self, other)]
+        error = self.error + other.error
+        return self.xp.rounded(
+            total, error, self.dtype, exact=lost == 0, kept=nothing[0] | nothing[1]
+        )
 
     __radd__ = __add__
 
@@ -98,11 +104,13 @@ class BoundArray:
                 + self.error * other.error
             )
         value = self.value * other.value
+        powers = [(np.abs(np.frexp(x.value)[0]) == 0.5) & (x.error == 0) for x in (self, other)]
+        scaled = powers[0] | powers[1]  # by a power of two: no digit is lost above underflow
+        large = np.abs(value) - error >= self.xp.float32.smallest_normal
         exact: Any = True  # twice 24 bits fit in float64's 53
         if self.dtype == self.xp.float64:
-            powers = [np.abs(np.frexp(x.value)[0]) == 0.5 for x in (self, other)]
-            exact = (value == 0) | powers[0] | powers[1]
-        return self.xp.rounded(value, error, self.dtype, exact=exact)
+            exact = (value == 0) | scaled
+        return self.xp.rounded(value, error, self.dtype, exact=exact, kept=scaled & large)
 
     __rmul__ = __mul__
 
@@ -138,14 +146,22 @@ class BoundArray:
         doubt = np.maximum(self.error, other.error)
         return BoundArray(self.value & other.value, doubt, BOOL, self.xp)
 
+    def __getitem__(self, key: Any) -> BoundArray:
+        return BoundArray(self.value[key], self.error[key], self.dtype, self.xp)
+
 
 class BoundNamespace:
-    """The functions of the array API standard that elementwise rules use, with bounds.
+    """The functions of the array API standard that the rules use, with bounds.
 
     A function that is missing has no bound: a rule that calls it raises `AttributeError`.
 
     Args:
         model: the arithmetic that the bound is for.
+
+    Attributes:
+        linalg: solves and eigenvalues, see `products` and `spectral`.
+        condition: the largest condition number of a matrix that was solved with or decomposed;
+            1 if none was.
     """
 
     __name__ = "rootfree_conformance.namespaces.bound"
@@ -154,6 +170,8 @@ class BoundNamespace:
     def __init__(self, model: NumericModel) -> None:
         self.model = model
         self.float64, self.float32 = FORMATS["float64"], FORMATS["float32"]
+        self.linalg = SimpleNamespace(solve=self._solve, eigh=self._eigh)
+        self.condition = 1.0
 
     def scalar(self, value: float, dtype: Format) -> BoundArray:
         """Return a 0-d array; a number that the format does not hold carries its rounding."""
@@ -167,28 +185,44 @@ class BoundNamespace:
         *,
         ulps: float = 0.5,
         exact: Any = True,
+        kept: Any = False,
     ) -> BoundArray:
         """Return a result with the cost of its rounding.
 
         Where the value is the ``exact`` result of operands without error, and the format holds it,
-        it costs nothing: correct rounding returns it.
+        it costs nothing: correct rounding returns it. Nor does it where the result is ``kept``:
+        whatever number of the format an operand was, the result is one too.
         """
         if isinstance(dtype, Kind):
             return BoundArray(value, 0.0, dtype, self)
         error = np.where(np.isnan(error), math.inf, error)  # what is not known is not bounded
         flushed = self.model.subnormals == "flushed"
-        half = 1.0 if dtype.stochastic else 0.5
-        eta = dtype.smallest_normal if flushed else dtype.smallest_subnormal * half
+        eta = self.underflow(dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             cost = 2 * ulps * dtype.unit * (np.abs(value) + error) + eta
         held = quantise(value, dtype) == value
         if flushed:
             held = held & ((np.abs(value) >= dtype.smallest_normal) | (np.asarray(value) == 0))
         free = exact & held & (np.asarray(error) == 0)
-        return BoundArray(value, np.where(free, 0.0, error + cost), dtype, self)
+        return BoundArray(value, error + np.where(free | kept, 0.0, cost), dtype, self)
 
-    def astype(self, x: BoundArray, dtype: Format | Kind, /) -> BoundArray:
+    def underflow(self, dtype: Format) -> float:
+        """Return the largest absolute error of rounding a number below the normal ones."""
+        if self.model.subnormals == "flushed":
+            return dtype.smallest_normal
+        return dtype.smallest_subnormal * (1.0 if dtype.stochastic else 0.5)
+
+    def accumulator(self, dtype: Format) -> float:
+        """Return the unit roundoff of the sums inside a matrix product."""
+        bits = self.model.accumulator_bits
+        if dtype == self.float64:
+            bits = dtype.bits
+        return 2.0 ** (1 - bits if self.model.accumulator_rounding == "truncate" else -bits)
+
+    def astype(self, x: Any, dtype: Any, /, *, copy: bool = True) -> Any:
         """Round to a narrower format; widening costs nothing."""
+        if isinstance(x, spectral.Part):
+            return x.astype(dtype)
         if isinstance(dtype, Kind):
             return BoundArray(x.value.astype(np.int64), 0.0, dtype, self)
         value = x.value.astype(np.float64)
@@ -206,8 +240,10 @@ class BoundNamespace:
             value, np.where(condition.error > 0, np.maximum(error, reach), error), x.dtype, self
         )
 
-    def maximum(self, x: BoundArray, y: BoundArray, /) -> BoundArray:
+    def maximum(self, x: Any, y: BoundArray, /) -> Any:
         """Rounds nothing."""
+        if isinstance(x, spectral.Part):
+            return x.maximum(y)
         return BoundArray(np.maximum(x.value, y.value), np.maximum(x.error, y.error), x.dtype, self)
 
     def abs(self, x: BoundArray, /) -> BoundArray:
@@ -235,9 +271,105 @@ class BoundNamespace:
         error = np.exp(x.value + x.error) * x.error
         return self.rounded(np.expm1(x.value), error, x.dtype, ulps=self.model.expm1, exact=False)
 
+    def pow(self, x: spectral.Part, exponent: BoundArray, /) -> spectral.Part:
+        """Of eigenvalues only."""
+        return x.power(exponent)
+
+    def sum(self, x: BoundArray, /, *, axis: int | None = None) -> BoundArray:
+        """Any order of adding up; what is 0 for certain rounds nothing."""
+        value, error = products.total(x.value, x.error, axis, x.dtype.unit)
+        return BoundArray(value, np.where(np.isnan(error), math.inf, error), x.dtype, self)
+
+    def max(self, x: BoundArray, /, *, axis: int | None = None) -> BoundArray:
+        """Rounds nothing."""
+        return BoundArray(np.max(x.value, axis=axis), np.max(x.error, axis=axis), x.dtype, self)
+
+    def matmul(self, x: Any, y: Any, /) -> BoundArray:
+        """Any order of adding up, in the accumulator declared, of inputs in the bits declared."""
+        if isinstance(x, spectral.Part):
+            return x.matmul(y)
+        if x.dtype != y.dtype:
+            raise TypeError(f"{x.dtype} and {y.dtype} are mixed in one product")
+        bits = self.model.matmul_bits
+        narrowed = 0.0 if bits is None or bits >= x.dtype.bits else 2.0**-bits
+        value, error, terms = products.product(
+            *((a.value, a.error + narrowed * (np.abs(a.value) + a.error)) for a in (x, y)),
+            unit=self.accumulator(x.dtype),
+            underflow=self.underflow(x.dtype),
+        )
+        return self.rounded(value, error, x.dtype, exact=terms == 0)
+
+    def _solve(self, a: BoundArray, b: BoundArray, /) -> BoundArray:
+        """By elimination; see `products.solution`."""
+        value, error, condition = products.solution(
+            (a.value, a.error), (b.value, b.error), a.dtype.unit, self.underflow(a.dtype)
+        )
+        self.condition = max(self.condition, condition)
+        return self.rounded(value, error, a.dtype, exact=error == 0)
+
+    def _eigh(self, a: BoundArray, /) -> tuple[spectral.Part, spectral.Part]:
+        """Return eigenvalues and eigenvectors, of which functions of the matrix can be made."""
+        return spectral.eigh(a)
+
     def reshape(self, x: BoundArray, shape: tuple[int, ...], /) -> BoundArray:
         """The bound moves along."""
-        return BoundArray(np.reshape(x.value, shape), np.reshape(x.error, shape), x.dtype, self)
+        return self._moved(np.reshape, x, shape)
+
+    def permute_dims(self, x: BoundArray, axes: tuple[int, ...], /) -> BoundArray:
+        """The bound moves along."""
+        return self._moved(np.transpose, x, axes)
+
+    def matrix_transpose(self, x: Any, /) -> Any:
+        """The bound moves along."""
+        return x.turned() if isinstance(x, spectral.Part) else self._moved(np.swapaxes, x, -1, -2)
+
+    def expand_dims(self, x: Any, /, *, axis: int) -> Any:
+        """The bound moves along."""
+        return x if isinstance(x, spectral.Part) else self._moved(np.expand_dims, x, axis)
+
+    def broadcast_to(self, x: BoundArray, /, shape: tuple[int, ...]) -> BoundArray:
+        """The bound moves along."""
+        return self._moved(np.broadcast_to, x, shape)
+
+    def flip(self, x: BoundArray, /, *, axis: int | None = None) -> BoundArray:
+        """The bound moves along."""
+        return self._moved(np.flip, x, axis)
+
+    def tril(self, x: BoundArray, /, *, k: int = 0) -> BoundArray:
+        """What is cut off is 0 without error."""
+        return self._moved(np.tril, x, k)
+
+    def triu(self, x: BoundArray, /, *, k: int = 0) -> BoundArray:
+        """What is cut off is 0 without error."""
+        return self._moved(np.triu, x, k)
+
+    def concat(self, arrays: Sequence[BoundArray], /, *, axis: int = 0) -> BoundArray:
+        """The bounds move along."""
+        return self._joined(np.concatenate, arrays, axis)
+
+    def stack(self, arrays: Sequence[BoundArray], /, *, axis: int = 0) -> BoundArray:
+        """The bounds move along."""
+        return self._joined(np.stack, arrays, axis)
+
+    def _moved(self, function: Any, x: BoundArray, *args: Any) -> BoundArray:
+        return BoundArray(function(x.value, *args), function(x.error, *args), x.dtype, self)
+
+    def _joined(self, function: Any, arrays: Sequence[BoundArray], axis: int) -> BoundArray:
+        first, *rest = arrays
+        if any(x.dtype != first.dtype for x in rest):
+            raise TypeError(f"{[x.dtype for x in arrays]} are mixed in one array")
+        value, error = (
+            function([getattr(x, part) for x in arrays], axis=axis) for part in ("value", "error")
+        )
+        return BoundArray(value, error, first.dtype, self)
+
+    def arange(self, start: int, /, stop: int, *, dtype: Any, device: Any = None) -> BoundArray:
+        """Return integers."""
+        return self.rounded(np.arange(start, stop, dtype=np.float64), 0.0, dtype)
+
+    def eye(self, size: int, /, *, dtype: Any, device: Any = None) -> BoundArray:
+        """Return the identity."""
+        return self.rounded(np.eye(size), 0.0, dtype)
 
     def full(
         self, shape: tuple[int, ...], value: float, *, dtype: Any, device: Any = None
@@ -254,9 +386,9 @@ class BoundNamespace:
         """Return an array of one number like another."""
         return self.full(x.shape, value, dtype=dtype or x.dtype)
 
-    def zeros_like(self, x: BoundArray, /) -> BoundArray:
+    def zeros_like(self, x: BoundArray, /, *, dtype: Any = None) -> BoundArray:
         """Return zeros like an array."""
-        return self.full_like(x, 0)
+        return self.full_like(x, 0, dtype=dtype)
 
     def ones_like(self, x: BoundArray, /) -> BoundArray:
         """Return ones like an array."""

@@ -30,7 +30,9 @@ port = NamespacePort(
     name="cupy",
     device=f"cuda:{cupy.cuda.Device().id}",
     xp=xp,
-    dtypes=dict.fromkeys(DTYPES, NumericModel()),
+    dtypes={
+        name: NumericModel(native_products=name == "bfloat16", matmul_bits=None) for name in DTYPES
+    },
     to_device=_to_device,
     to_host=lambda array: np.array(array.astype(cupy.float64).get()),
     sync=lambda: cupy.cuda.Device().synchronize(),

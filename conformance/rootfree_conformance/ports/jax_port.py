@@ -13,7 +13,7 @@ import rootfree_jax
 from rootfree import method
 
 from rootfree_conformance.numeric import NumericModel
-from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, start_hyper
+from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, arguments
 
 jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax's own
 # XLA computes log1p and expm1 on the CPU less accurately than a C library, log1p in float64 by far:
@@ -44,14 +44,14 @@ class JaxPort:
         """Return parameters and fresh state."""
         with _types(spec):
             device = {k: jnp.asarray(v, dtype=spec.dtype) for k, v in params.items()}
-            transformation = _transformation(_key(spec), {"lr": 1.0, **start_hyper(spec)})
+            transformation = _transformation(spec, {"lr": 1.0})
             return Handle(spec, device, transformation.init(device))
 
     def step(self, handle: Handle, grads: HostArrays, hyper: Mapping[str, float]) -> Handle:
         """Take one jitted step."""
         with _types(handle.spec):
             device = {k: jnp.asarray(v, dtype=handle.spec.dtype) for k, v in grads.items()}
-            step = _compiled(_key(handle.spec))
+            step = _compiled(handle.spec._replace(options=tuple(handle.spec.options.items())))
             return handle._replace(**step(handle.params, handle.state, device, dict(hyper)))
 
     def read(self, handle: Handle) -> Snapshot:
@@ -100,27 +100,20 @@ class JaxPort:
         return {"jax": jax.__version__, "devices": str(jax.devices())}
 
 
-def _key(spec: Spec) -> tuple[Any, ...]:
-    options = tuple(sorted(spec.options.items()))
-    return spec.rule, options, spec.state_dtype, spec.rounding
-
-
-def _transformation(key: tuple[Any, ...], hyper: Mapping[str, Any]) -> Any:
-    rule, options, state_dtype, rounding = key
-    options = dict(options)
-    buffer = options.pop("momentum", True)
-    given = {name: hyper[name] for name in method(rule).hyper if name in hyper}
-    given["learning_rate"] = given.pop("lr")
-    if not buffer:
-        given["momentum"] = 0.0
-    make = getattr(rootfree_jax, rule)
-    return make(**given, **options, state_dtype=state_dtype, rounding=rounding)
+def _transformation(spec: Spec, hyper: Mapping[str, Any]) -> Any:
+    options = dict(spec.options)
+    fixed = {*spec.without, *(["damping"] if options.get("exact") else [])}
+    given = {name: hyper[name] for name in method(spec.rule).hyper if name in hyper}
+    rate = given.pop("lr")
+    traced = {name: value for name, value in given.items() if name not in fixed}
+    make = getattr(rootfree_jax, spec.rule)
+    return make(rate, **{**arguments(spec._replace(options=options)), **traced})
 
 
 @cache
-def _compiled(key: tuple[Any, ...]) -> Any:
+def _compiled(spec: Spec) -> Any:
     def step(params: Any, state: Any, grads: Any, hyper: Any) -> dict[str, Any]:
-        transformation = _transformation(key, hyper)
+        transformation = _transformation(spec, hyper)
         updates, state = transformation.update(
             grads, state, params, batch_size=hyper["curvature_scale"]
         )

@@ -2,6 +2,7 @@
 
 import array_api_compat.numpy as xp
 import numpy as np
+from rootfree import roles
 
 from rootfree_conformance.numeric import NumericModel
 from rootfree_conformance.port import Handle, HostArray, HostArrays, NamespacePort, Spec
@@ -25,10 +26,9 @@ class ReadOnlyPort(NamespacePort):
         return self._frozen(super().step(handle, grads, hyper))  # type: ignore[arg-type]  # passed on
 
     def _frozen(self, handle: Handle) -> Handle:
-        states = [array for state in handle._states.values() for array in state]
+        states = [array for state in handle._states.values() for array in roles(state).values()]
         for array in [*handle.params.values(), *states]:
-            if array is not None:
-                array.flags.writeable = False
+            array.flags.writeable = False
         return handle
 
 

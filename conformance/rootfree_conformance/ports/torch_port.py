@@ -9,7 +9,7 @@ import torch
 from rootfree import method
 
 from rootfree_conformance.numeric import NumericModel
-from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, start_hyper
+from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, arguments
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -22,19 +22,12 @@ class TorchPort:
 
     def start(self, spec: Spec, params: HostArrays) -> Any:
         """Return an optimizer of named parameters."""
-        options = {k: v for k, v in spec.options.items() if k != "momentum"}
         named = [
             (name, torch.nn.Parameter(torch.tensor(host).to(DTYPES[spec.dtype])))
             for name, host in params.items()
         ]
         cls = getattr(rootfree_torch, method(spec.rule).class_name)
-        optimizer = cls(
-            named,
-            **start_hyper(spec),
-            state_dtype=spec.state_dtype,
-            rounding=spec.rounding,
-            **options,
-        )
+        optimizer = cls(named, **arguments(spec))
         optimizer.init_state()  # what the first step would create
         return optimizer
 

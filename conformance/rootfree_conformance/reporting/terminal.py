@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from rootfree import METHODS
 
+from rootfree_conformance.cases.expand import unjudged
 from rootfree_conformance.cases.families import POLICIES
 from rootfree_conformance.checks.contract import Result
 from rootfree_conformance.run import Run, Subject
@@ -43,8 +44,9 @@ class ProgressLine:
 
 
 def screen(run: Run, code: Exit) -> str:
-    """Return the matrix of backend and dtype by rule, the failures and the verdicts."""
-    parts = [_matrix(run), *_failures(run), *_audits(run), _verdicts(run, code)]
+    """Return backends by rule and by policy, what is not judged, the failures, the verdicts."""
+    judged = [*_tables(run), _unjudged()] if run.audits_passed else []
+    parts = [*judged, *_failures(run), *_audits(run), _verdicts(run, code)]
     return "\n".join(part for part in parts if part) + "\n"
 
 
@@ -60,30 +62,37 @@ def fault_line(row: tuple[str, str, str, str, bool]) -> str:
     return f"{name:<5}{'killed by' if killed else 'MISSED by':<10}{killer:<5}{value:>9}  {title}\n"
 
 
-def _matrix(run: Run) -> str:
-    columns = list(METHODS)
-    lines = [f"{'':<17}{'':<20}" + "".join(f"{name:>11}" for name in columns)]
-    for subject in run.subjects:
-        if not subject.results:
-            continue
-        for label in POLICIES:
-            cells = [_cell(subject, name, label) for name in columns]
-            if any(cell != "-" for cell in cells):
-                lines.append(
-                    f"{subject.name:<17}{label:<20}" + "".join(f"{cell:>11}" for cell in cells)
-                )
-    if len(lines) == 1:
-        return ""
-    legend = "ok and the largest ratio of error to bound (at most 1); core: relative, at most 1e-12"
-    return "\n".join([*lines, legend, ""])
+def _tables(run: Run) -> list[str]:
+    """Return two tables of ports: by rule, and by precision policy."""
+    subjects = [subject for subject in run.subjects if subject.results]
+    if not subjects:
+        return []
+    by_rule = {name: lambda one, name=name: one.split("/")[1] == name for name in METHODS}
+    by_policy = {
+        label: lambda one, label=label: one.split("@")[1].split("#")[0] == label
+        for label in POLICIES
+    }
+    legend = (
+        "ok and the largest ratio of error to bound (at most 1); core: relative, at most 1e-12\n"
+        "times the condition number of what a case solves with or decomposes\n"
+    )
+    return [_table(subjects, by_rule), _table(subjects, by_policy) + "\n" + legend]
 
 
-def _cell(subject: Subject, rule: str, label: str) -> str:
-    results = [
-        result
-        for result in subject.results
-        if result.id.split("/")[1] == rule and result.id.split("@")[1].split("#")[0] == label
-    ]
+def _table(subjects: Sequence[Subject], rows: Mapping[str, Callable[[str], bool]]) -> str:
+    widths = [max(17, len(subject.name) + 2) for subject in subjects]
+    names = zip(subjects, widths, strict=True)
+    lines = [f"{'':<23}" + "".join(f"{subject.name:>{width}}" for subject, width in names)]
+    for name, belongs in rows.items():
+        cells = [_cell(subject, belongs) for subject in subjects]
+        if any(cell != "-" for cell in cells):
+            shown = zip(cells, widths, strict=True)
+            lines.append(f"{name:<23}" + "".join(f"{cell:>{width}}" for cell, width in shown))
+    return "\n".join([*lines, ""])
+
+
+def _cell(subject: Subject, belongs: Callable[[str], bool]) -> str:
+    results = [result for result in subject.results if belongs(result.id)]
     failed = sum(not result.passed for result in results)
     if not results:
         return "-"
@@ -91,6 +100,10 @@ def _cell(subject: Subject, rule: str, label: str) -> str:
         return f"FAIL {failed}/{len(results)}"
     worst = max((r.value for r in results if r.statistic != "differing"), default=0.0)
     return f"ok {worst:.0e}" if subject.name == "core" else f"ok {worst:.2f}"
+
+
+def _unjudged() -> str:
+    return "\n".join(["not judged:", *(f"  {text}" for text in unjudged()), ""])
 
 
 def _failures(run: Run) -> list[str]:
