@@ -122,9 +122,9 @@ def _notes(method: Method, signature: Signature) -> str:
     if method.curvatures:
         kinds = ", ".join(f"`rootfree.{CURVATURES[kind].__name__}`" for kind in method.curvatures)
         notes += (
-            "\n\n``update(grads, state, params, curvature=h)`` replaces the gradient outer product. "
-            "A leaf of `h`, a tree like `grads`, may be ``None``, an array for a diagonal, or one of "
-            f"{kinds}."
+            "\n\n``update(grads, state, params, curvature=h)`` replaces the outer product: "
+            "`h` is a tree like `grads`, with ``None``, an array for a diagonal, or one of "
+            f"{kinds} in a leaf's place."
         )
     if method.scaled:
         notes += " ``update(..., batch_size=n)`` sets the batch size of one step."

@@ -86,7 +86,7 @@ def as_array(leaf: Any, name: str) -> jax.Array:
     """
     try:
         array = jnp.asarray(leaf)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(
             f"{name} must be an array, got {type(leaf).__name__}; leave it out, for example with "
             "optax.masked or None in its place"

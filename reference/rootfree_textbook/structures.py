@@ -89,7 +89,7 @@ def structures_of(structure: Structure, shape: Sequence[int], max_dim: int | Non
         structure: one for all axes, one for each, or a mapping from the number of axes to either.
         shape: lengths of the axes, none of them 1 unless it is the only one.
         max_dim: axes longer than this become diagonal if their structure forms d x d matrices;
-            numbers. None: no limit.
+            None: no limit.
 
     Raises:
         ValueError: there is not one structure for each axis, or none for this number of axes.

@@ -12,6 +12,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import rootfree_jax
 
+MATRIX = {
+    rootfree_jax.sirf_shampoo: {"structure": {1: "dense", 2: ("tril", "arrowhead")}},
+    rootfree_jax.rf_shampoo: {},
+    rootfree_jax.shampoo: {"damping": 0.1},
+    rootfree_jax.rf_full_matrix_inverse: {"precond_lr": 0.01},
+}
+
 for kind in (AxisType.Auto, AxisType.Explicit):
     mesh = jax.make_mesh((2,), ("x",), axis_types=(kind,))
     with jax.set_mesh(mesh):
@@ -33,6 +40,28 @@ for kind in (AxisType.Auto, AxisType.Explicit):
                     assert jnp.allclose(jax.device_get(update["w"]), alone["w"], rtol=1e-6)
                     statistic = state[0].statistic["w"]
                     assert statistic.sharding.is_equivalent_to(sharding, 2), statistic.sharding
+        # Matrices are whole on every device, also where a product or reshape crosses the mesh.
+        for make, options in MATRIX.items():
+            for more in ({}, {"update_every": 2}):
+                tx = make(0.1, **options, **more)
+                alone, kept = tx.update(slope, tx.init(one), one)
+                alone, kept = tx.update(slope, kept, one)
+                for jit in (False, True):
+                    step = jax.jit(tx.update) if jit else tx.update
+                    state = tx.init(param)
+                    update, after = step(grad, state, param)
+                    update, after = step(grad, after, param)
+                    assert update["w"].sharding.is_equivalent_to(sharding, 2), update["w"].sharding
+                    near = jnp.max(jnp.abs(alone["w"])) * 1e-5
+                    assert jnp.allclose(jax.device_get(update["w"]), alone["w"], atol=near, rtol=0)
+                    types = [[jax.typeof(x) for x in jax.tree.leaves(s)] for s in (state, after)]
+                    assert kind is AxisType.Auto or types[0] == types[1]
+    if kind is AxisType.Explicit:  # without a mesh in the context, that of the gradient counts
+        tx = rootfree_jax.sirf_shampoo(0.1, update_every=2)
+        step = jax.jit(tx.update)
+        update, state = step(grad, tx.init(param), param)
+        update, state = step(grad, state, param)
+        assert update["w"].sharding.is_equivalent_to(sharding, 2), update["w"].sharding
 """
 
 

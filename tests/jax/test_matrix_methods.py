@@ -39,7 +39,7 @@ HYPER = {
 }
 SHAPES = {"a": (), "b": (3,), "c": (3, 2), "d": (2, 1, 3), "e": (2, 3, 1, 2, 2)}
 # Some thousand roundings a step, and conditions of some tens: 2^16 units of the largest number.
-BOUND = 2.0**16
+BOUND = 2.0**16 * 2.0**-53
 
 
 def given(name):
@@ -114,8 +114,8 @@ def roles(stages, key):
     return found
 
 
-def assert_equals_the_core(found, expected, unit=2.0**-53):
-    """Compare parameters and every array of the state, within `BOUND` units of the largest."""
+def assert_equals_the_core(found, expected, bound=BOUND):
+    """Compare parameters and every array of the state, relative to the largest number in each."""
     (params, stages), (core_params, states) = found, expected
     for key, state in states.items():
         core = {role: array[0] for role, array in rootfree.roles(state).items()}
@@ -124,7 +124,7 @@ def assert_equals_the_core(found, expected, unit=2.0**-53):
         for role, array in {"param": core_params[key], **core}.items():
             assert ours[role].shape == array.shape
             scale = np.max(np.abs(array), initial=0.0)
-            np.testing.assert_allclose(ours[role], array, rtol=0, atol=BOUND * unit * scale)
+            np.testing.assert_allclose(ours[role], array, rtol=0, atol=bound * scale)
 
 
 @every
@@ -139,7 +139,7 @@ def test_equals_the_core_in_float64(name):
         assert_equals_the_core(run(tx, params, grads, batch_size=4.0), expected)
 
 
-PARENTHESES = {"block_diagonal": "(2)", "hierarchical": "(1, 2)", "arrowhead": "(upper_left)"}
+PARENTHESES = {"block_diagonal": "(2)", "hierarchical": "(1, 2)", "arrowhead": "(last_row)"}
 STRUCTURED = {
     **{word: {"structure": word + PARENTHESES.get(word, "")} for word in STRUCTURES},
     "by axis": {"structure": ("tril", "block_diagonal(3)")},
@@ -213,13 +213,8 @@ def test_off_steps_do_not_observe(tree, assert_same_bits, name):
         if t % 3:
             assert_same_bits(new._replace(count=state.count), state)
         else:
-            before, after = (
-                s.statistic if name != "sirf_shampoo" else s.factor for s in (state, new)
-            )
-            assert any(
-                not np.array_equal(a, b)
-                for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-            ) or (name == "rf_full_matrix_factor")
+            kept = [jax.tree.leaves(each._replace(count=())) for each in (state, new)]
+            assert any(not np.array_equal(a, b) for a, b in zip(*kept, strict=True))
         state = new
 
 
@@ -349,8 +344,9 @@ def test_compute_dtype(name):
     expected = core.run(params, [grads], lambda t: True)
     tx = getattr(rootfree_jax, name)(0.125, **given(name), compute_dtype="bfloat16")
     found = run(tx, params, [grads])
-    # A number that lies near the middle of two may be rounded otherwise: BOUND of them at most.
-    assert_equals_the_core(found, expected, unit=2.0**-9 / BOUND)
+    # An eigenvector may differ enough to be rounded otherwise, by 2^-8 in either of two products;
+    # what comes from products alone differs by float32's rounding, far less.
+    assert_equals_the_core(found, expected, 2.0**-6 if METHODS[name].decompositions else 2.0**-16)
     wide, _ = run(getattr(rootfree_jax, name)(0.125, **given(name)), params, [grads])
     assert not np.array_equal(found[0]["c"], wide["c"])
 
@@ -509,7 +505,7 @@ def test_everything_static_is_named_for_inject_hyperparams(tree):
     ]
     assert f"static_args={tuple(names)}" in function.__doc__
     options = {
-        "structure": {0: "dense"} and {1: "diagonal", 2: ["tril", "dense"]},
+        "structure": {1: "diagonal", 2: ["tril", "dense"]},
         "update_every": lambda count: count % 2 == 0,
         "compute_dtype": jnp.bfloat16,
     }

@@ -18,7 +18,6 @@ from rootfree_conformance.cases.families import (
     MATRIX_SHAPES,
     MIXED,
     POLICIES,
-    PRODUCT_CORNERS,
     QUICK_CORNERS,
     RUN_SHAPES,
     RUNS,
@@ -42,7 +41,7 @@ MATRIX_RUN: Final = {"float64": 8, "float32": 4}
 RUN_DECAY: Final = 2.0**-6
 _COMPUTED_FIRST: Final = ("factor_momentum", "factor")
 _CALM: Final = 2.0**-4
-_NARROW: Final = 2.0**-3
+_NARROW: Final = 0.5
 _STABLE: Final = 2.0**-5
 
 
@@ -150,7 +149,8 @@ class Case:
         """Hyper-parameters of each step: in a run all of them change.
 
         Where products round their inputs to 8 bits, a bound of several of them in a row is close
-        to the numbers themselves if the curvature is large: there it is smaller.
+        to the numbers themselves if these come from products alone: there gradient and curvature
+        are smaller, and momenta of factors larger.
 
         A run has little weight decay: a bound cannot know that decay and heavy ball cancel, and
         with much of both it would grow without use. Nor has it a curvature at which the inverse
@@ -201,6 +201,7 @@ class Case:
             parts = space.from_dense((np.eye(space.size) + reach * draw)[np.newaxis])
         else:
             calm = _CALM if self.corner.state == "calm" else 1.0
+            calm *= 1.0 if self.policy.products is None else 2.0
             parts = space.project(calm * 0.25 * (draw + draw.T)[np.newaxis])
         return np.asarray(parts[int(indices[1]) if len(indices) > 1 else 0][0])
 
@@ -215,6 +216,8 @@ class Case:
         grad = normal(f"{self.label}/grad/{index}", self.shape)
         if self.corner.gradient == "zero":
             grad = np.zeros(self.shape)
+        if self.policy.products is not None:
+            grad = _NARROW * grad
         if self.corner.gradient == "small":
             grad = _CALM * grad
         if self.corner.gradient == "graded":
@@ -230,10 +233,8 @@ def single_steps(check: str) -> Iterator[Case]:
     """Yield every rule, corner, shape and policy."""
     for policy, method in _pairs():
         for corner in (*CORNERS, *STRUCTURED):
-            coarse = policy.products is not None and corner in CORNERS
-            if coarse and corner.name not in PRODUCT_CORNERS:
-                continue
-            if corner.applies(method) and not _unjudged(method, corner, policy, run=False):
+            wanted = corner.applies(method) and policy.meets(method, corner)
+            if wanted and not _unjudged(method, corner, policy, run=False):
                 for shape in _shapes(corner, policy, method):
                     yield Case(check, method, corner, shape, policy, corner.steps)
 

@@ -14,11 +14,16 @@ from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, arg
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+_NATIVE = bool(rootfree_torch.capabilities("cpu")["bfloat16_products"])
+
+
 class TorchPort:
     """A black box around ``rootfree_torch``."""
 
     name, device = "torch", "cpu"
-    dtypes: Mapping[str, NumericModel] = dict.fromkeys(DTYPES, NumericModel())
+    dtypes: Mapping[str, NumericModel] = {
+        name: NumericModel(native_products=name == "bfloat16" and _NATIVE) for name in DTYPES
+    }
 
     def start(self, spec: Spec, params: HostArrays) -> Any:
         """Return an optimizer of named parameters."""

@@ -91,8 +91,7 @@ def test_P06_mean_and_sum_are_one_method(train, name, options):
 @every_root_free_method
 def test_P06_is_false_with_equal_start_or_damping(train, name, options, kept):
     """P06: with equal S_0 or lam it is false. [O(1)]"""
-    print(name, options, kept, compared(train, name, options, 7.0, **{kept: 1.0}))
-    assert compared(train, name, options, 7.0, **{kept: 1.0}) > 0.05
+    assert compared(train, name, options, 1 / 7, **{kept: 1.0}) > 0.05
 
 
 def test_P06_init_scale_is_that_of_factors():
@@ -115,8 +114,7 @@ def test_P07_a_scaled_loss_with_scaled_settings(train, name, options, c):
 @every_root_free_method
 def test_P07_needs_all_three(train, name, options, kept):
     """P07, converse: leaving one of alpha, s_0 and lam as it is parts the trajectories."""
-    print(name, options, kept, compared(train, name, options, 10.0, **{kept: 1.0}))
-    assert compared(train, name, options, 10.0, **{kept: 1.0}) > 0.03
+    assert compared(train, name, options, 0.1, **{kept: 1.0}) > 0.05
 
 
 @pytest.mark.parametrize(
@@ -160,17 +158,16 @@ def test_P08_clipping_by_a_constant_factor(train, name):
     """P08: all gradients times rho: long-run root-free steps times 1/rho, a root's as they were.
 
     [times 10.0 and times 1.0 at rho = 0.1; lam = 0]. After 600 steps at b2 = 0.1 the start weighs
-    0.9^600 = 1e-27.
+    0.9^600 = 1e-27, and more with the clip, which R11 has in every step.
     """
     method, rho, count = METHODS[name], 0.1, 600
     rule = method.rule(FLOAT64, **CLIPPED[name])
     hyper = Hyper(0.01, 0.1, 0.9, 0.5)
-    last = []
+    param, gradients, last = START[:2, :3], GRADIENTS[:, :2, :3], []
     for factor in (1.0, rho):
-        run = train(rule, START, lambda t, _, f=factor: f * GRADIENTS[t % STEPS], hyper, count)
+        run = train(rule, param, lambda t, _, f=factor: f * gradients[t % STEPS], hyper, count)
         last.append(run.steps[-1])
     expected = last[0] / rho if method.scaled else last[0]
-    print(name, np.abs(last[1]-expected).max()/np.abs(expected).max())
     np.testing.assert_allclose(last[1], expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
@@ -200,7 +197,7 @@ def observed_fisher(batch: int, total: int, *, shift: float, reduction: str) -> 
     return state.statistic.mean(axis=0) - np.eye(grad.shape[1])
 
 
-INPUTS = np.random.default_rng(4).normal(size=(20, 3))
+INPUTS = np.hstack([np.ones((20, 1)), np.random.default_rng(4).normal(size=(20, 2))])
 WEIGHTS = np.array([0.5, -1.0, 0.3])
 VARIANCES = probabilities(INPUTS, WEIGHTS) * (1 - probabilities(INPUTS, WEIGHTS))
 FISHER = (INPUTS.T * VARIANCES) @ INPUTS / len(INPUTS)  # of one term, averaged over inputs
@@ -216,22 +213,22 @@ def test_P09_the_batch_size_makes_a_fisher_of_a_mean(batch):
     """
     found = observed_fisher(batch, SAMPLES, shift=0.0, reduction="mean")
     error = np.linalg.norm(found - FISHER) / np.linalg.norm(FISHER)
-    print(error)
     assert error < 5 * np.sqrt(batch / SAMPLES)
     total = observed_fisher(batch, SAMPLES, shift=0.0, reduction="sum")
     np.testing.assert_allclose(total, batch * found, rtol=1e-11)
 
 
 def test_P09_needs_labels_of_the_model():
-    """P09, converse: with labels from elsewhere gbar has a mean, and B times its square grows."""
-    found = [
-        np.linalg.norm(observed_fisher(batch, SAMPLES, shift=0.15, reduction="mean") - FISHER)
-        for batch in (1, 4, 16)
-    ]
-    found /= np.linalg.norm(FISHER)
-    print(found)
-    assert found[1] > 2 * found[0]
-    assert found[2] > 3 * found[1]
+    """P09, converse: other labels give g a mean mu, and B gbar gbar^T has (B - 1) mu mu^T more."""
+    shift = 0.1
+    p = probabilities(INPUTS, WEIGHTS)
+    mean = (p - np.minimum(p + shift, 1)) @ INPUTS / len(INPUTS)
+    alone, several = (
+        observed_fisher(batch, SAMPLES, shift=shift, reduction="mean") for batch in (1, 16)
+    )
+    grown = 15 * np.outer(mean, mean)
+    np.testing.assert_allclose(several - alone, grown, rtol=0, atol=0.05 * np.abs(grown).max())
+    assert np.linalg.norm(grown) > 0.4 * np.linalg.norm(FISHER)
 
 
 def test_P10_a_step_is_bounded():
