@@ -112,8 +112,9 @@ turns, after all runs. It depends on the machine, and no loss does.
 * What each was given; every other argument has rootfree's default:"""
 _STATE_NOTE: Final = """\
 SIRF-Shampoo with `precond_lr = {precond_lr:g}` and its state in three ways; the learning rate, \
-{lr}, is the best for float32, and the rest is the same. Moved by: |K - I| / |I| in the Frobenius \
-norm, the mean over all factors."""
+{lr}, is the best for float32, and the rest is the same. Where all factors stand still, what is \
+left is SGD; the figure shows that too, at its own best rate. Moved by: |K - I| / |I| in the \
+Frobenius norm, the mean over all factors."""
 _QUICK: Final = "**QUICK: a smoke test of the demo. The numbers below mean nothing.**"
 
 
@@ -309,10 +310,11 @@ _LOOKS: Final[dict[str, tuple[str, Any]]] = {
     "shampoo": ("#D55E00", (0, (3, 1.5))),
     "sirf_shampoo": ("#0072B2", "-"),
     "routed": ("#009E73", (0, (8, 1.5, 1, 1.5, 1, 1.5))),
-    "slow": ("#0072B2", "-"),
-    "slow_nearest": ("#D55E00", (0, (3, 1.5))),
-    "slow_stochastic": ("#009E73", (0, (6, 1.5, 1, 1.5))),
+    "slow": ("#56B4E9", "-"),
+    "slow_nearest": ("#D55E00", (0, (6, 1.5, 1, 1.5))),
+    "slow_stochastic": ("#000000", (0, (3, 3))),
 }
+_WIDTHS: Final = {"sirf_shampoo": 2.0, "slow": 4.0}  # the latter is seen below what covers it
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
@@ -341,8 +343,9 @@ def draw(report: Report, folder: Path) -> list[Path]:
         _save(figure, left, folder / "characters.png", columns=3)
 
         figure, (left, right) = _canvas(report, "SIRF-Shampoo's state, in float32 and bfloat16")
-        for study in states:
+        for study in [*states, next(s for s in methods if s["variant"] == "sgd")]:
             _curve(left, study, [run["validation_loss"] for run in study["runs"]], every)
+        for study in states:
             _curve(right, study, [run["displacement"] for run in study["runs"]], every)
         _label(left, "validation loss", "step")
         _label(right, "factors' distance from the identity", "step")
@@ -350,7 +353,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
         right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         for ax in (left, right):
             ax.xaxis.set_major_locator(MultipleLocator(max(1, steps // 6)))
-        _save(figure, left, folder / "characters_state.png", columns=3)
+        _save(figure, left, folder / "characters_state.png", columns=4)
     return [folder / "characters.png", folder / "characters_state.png"]
 
 
@@ -382,7 +385,7 @@ def _curve(ax: Axes, study: Study, curves: Sequence[Sequence[float]], scale: flo
         [statistics.fmean(p) for p in points],
         color=colour,
         linestyle=dashes,
-        linewidth=2 if study["variant"] == "sirf_shampoo" else 1.6,
+        linewidth=_WIDTHS.get(study["variant"], 1.6),
         label=study["title"],
     )
 

@@ -73,7 +73,7 @@ class Variant:
 _SIRF: Final = Variant(
     "SIRF-Shampoo",
     SIRFShampoo,
-    2e-2,
+    4e-2,
     {"precond_lr": 0.1, "momentum": 0.9, "batch_size": TERMS},
 )
 _SLOW: Final = replace(
@@ -88,9 +88,9 @@ VARIANTS: Final = {
     "sgd": Variant("SGD", SGD, 1e-1, {"momentum": 0.9}),
     "adamw": Variant("AdamW", AdamW, 1e-2, {"precond_lr": 0.02}),
     "rf_rmsprop": Variant(
-        "RF-RMSProp", RFRMSProp, 3e-2, {"momentum": 0.9, "precond_lr": 0.02, "batch_size": TERMS}
+        "RF-RMSProp", RFRMSProp, 6e-2, {"momentum": 0.9, "precond_lr": 0.02, "batch_size": TERMS}
     ),
-    "shampoo": Variant("Shampoo", Shampoo, 5e-3, {"momentum": 0.9, "precond_lr": 0.05}),
+    "shampoo": Variant("Shampoo", Shampoo, 1e-2, {"momentum": 0.9, "precond_lr": 0.05}),
     "sirf_shampoo": _SIRF,
     "routed": replace(
         _SIRF,

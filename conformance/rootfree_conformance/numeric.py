@@ -110,7 +110,7 @@ class NumericModel:
     log1p: float = 2.0
     expm1: float = 3.0
     pow: float = 16.0
-    eigh: float = 4.0
+    eigh: float = 8.0
     subnormals: Literal["kept", "flushed"] = "kept"
     write: Literal["fused", "returned"] = "fused"
 

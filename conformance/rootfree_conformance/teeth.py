@@ -49,7 +49,7 @@ class Kill:
 def kills() -> Iterator[Kill]:
     """Yield the fate of every fault."""
     truth = Truth()
-    whole: dict[tuple[str, ...], list[Result]] = {}
+    whole: dict[tuple[object, ...], list[Result]] = {}
     for fault in FAULTS:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder)
@@ -58,7 +58,7 @@ def kills() -> Iterator[Kill]:
                 yield _audited(fault, target)
                 continue
             pairs = _pairs(fault)
-            key = (fault.port, fault.killer, *fault.rules, "/", *fault.policies)
+            key = (fault.port, fault.killer, fault.shape, fault.rules, fault.policies)
             if key not in whole:
                 whole[key] = _results(fault, pairs, truth, [])
             yield _verdict(fault, pairs, whole[key], _results(fault, pairs, truth, [target]))
@@ -69,7 +69,7 @@ def _pairs(fault: Fault) -> list[tuple[Check, Case]]:
     return [
         (check, case)
         for case in check.cases(check.id)
-        if case.shape == _SHAPE
+        if case.shape == fault.shape
         and case.policy.label in fault.policies
         and (not fault.rules or case.method.name in fault.rules)
     ]

@@ -30,11 +30,13 @@ _SALT = 20240217
 _DECAY_STEPS = 30
 
 
-def _declared(case: Case, answers: Sequence[Answer], _model: NumericModel, _truth: Truth) -> Result:
+def _declared(case: Case, answers: Sequence[Answer], model: NumericModel, _truth: Truth) -> Result:
     """Compare stored dtypes with the policy, by name and by value.
 
-    What is stored must be numbers of its dtype, and wide state must hold some that bf16 cannot.
+    What is stored must be numbers of its dtype, and wide state must hold some that bf16 cannot:
+    but for roots, which are products, where products have 16 bits.
     """
+    coarse_products = model.native_products and case.policy.products is not None
     *_, after = answers
     assert isinstance(after, Snapshot)
     kept = {role: after.state.get(PARAM, {}).get(role) for role in case.roles}
@@ -43,7 +45,8 @@ def _declared(case: Case, answers: Sequence[Answer], _model: NumericModel, _trut
         dtype = case.policy.dtype if role == "param" else case.policy.state_dtype
         fits = array is not None and not differing(array, quantise(array, FORMATS[dtype]))
         coarse = fits and not differing(array, quantise(array, FORMATS["bfloat16"]))
-        narrow = coarse and dtype != "bfloat16"
+        product = coarse_products and role.startswith("root")
+        narrow = coarse and dtype != "bfloat16" and not product
         wrong[role] = float(after.dtypes.get(role) != dtype or narrow or not fits)
     return counted(case, wrong, f"stored as {after.dtypes}, not as the policy says")
 

@@ -24,6 +24,7 @@ class Fault:
         port: which port runs the broken copy; ``suite`` if the suite itself is broken.
         rules: rules whose cases the killer runs; empty for all.
         policies: precision policies whose cases the killer runs.
+        shape: of the parameter in these cases.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Fault:
     port: str = "numpy"
     rules: tuple[str, ...] = ()
     policies: tuple[str, ...] = field(default=("float32",))
+    shape: tuple[int, ...] = (3, 5)
 
 
 _DIAGONAL = "rootfree/diagonal.py"
@@ -448,7 +450,8 @@ def rf_adamw(""",
         "outer products x 1.02 on one axis",
         _CONTRACTION,
         "scale(space.outer(matrix(x, axis)), weight * (space.size / total))",
-        "scale(space.outer(matrix(x, axis)), weight * ((1.02 if axis > first else 1.0) * space.size / total))",
+        "scale(space.outer(matrix(x, axis)), weight * (1 + 0.02 * (axis - first)) "
+        "* (space.size / total))",
         "L3.2",
         rules=("sirf_shampoo",),
     ),
@@ -604,6 +607,7 @@ def rf_adamw(""",
         "else merged(shape)",
         "L3.2",
         rules=("sirf_shampoo",),
+        shape=(4, 3, 2),
     ),
     Fault(
         "M93",
@@ -674,15 +678,6 @@ def rf_adamw(""",
         "rootfree/structures/arrowhead.py",
         "column=not self._column)",
         "column=self._column)",
-        "L3.2",
-        rules=("sirf_shampoo",),
-    ),
-    Fault(
-        "M102",
-        "a triangular factor's step is not cut to the triangle",
-        "rootfree/structures/triangular.py",
-        "return (namespace(matrix).triu(matrix),)",
-        "return (matrix,)",
         "L3.2",
         rules=("sirf_shampoo",),
     ),
@@ -805,13 +800,13 @@ def rf_adamw(""",
     ),
     Fault(
         "M116",
-        "products of rounded inputs are rounded too",
-        _PRECISION,
-        "self.compute_dtype if self.product_dtype is None else self.product_dtype",
-        "self.compute_dtype",
+        "products take 8-bit inputs where float32 was asked",
+        "rootfree_array/_precision.py",
+        "compute_dtype=dtypes[self.compute],",
+        "compute_dtype=dtypes['bfloat16'],",
         "L3.2",
-        rules=("rf_full_matrix",),
-        policies=("bfloat16-products",),
+        rules=("sirf_shampoo",),
+        policies=("bfloat16",),
     ),
     Fault(
         "M118",

@@ -292,8 +292,9 @@ class BoundNamespace:
             raise TypeError(f"{x.dtype} and {y.dtype} are mixed in one product")
         bits = self.model.matmul_bits
         narrowed = 0.0 if bits is None or bits >= x.dtype.bits else 2.0**-bits
+        loss = [narrowed * (np.abs(a.value) + a.error) if narrowed else 0.0 for a in (x, y)]
         value, error, terms = products.product(
-            *((a.value, a.error + narrowed * (np.abs(a.value) + a.error)) for a in (x, y)),
+            *((a.value, a.error + more) for a, more in zip((x, y), loss, strict=True)),
             unit=self.accumulator(x.dtype),
             underflow=self.underflow(x.dtype),
         )

@@ -103,16 +103,19 @@ def _factors(matrix: Any, error: Any, unit: float) -> Any:
     """
     n = len(matrix)
     own = float(np.max(error)) + 8 * n * unit * float(np.max(np.abs(matrix)))
+    anything = n * 2.0 ** (n - 1) * np.full_like(matrix, np.max(np.abs(matrix) + error))
     branches = [(matrix.copy(), np.zeros_like(matrix), np.arange(n))]
     for k in range(n):
         grown = []
         for u, low, order in branches:
             doubt = 2 * own * _amplified(u, low, k)
             pivots = np.abs(u[k:, k])
-            near = k + np.flatnonzero(pivots >= pivots.max() - 2 * doubt)
+            if pivots.max() <= doubt:
+                return anything
+            near = k + np.flatnonzero((pivots > 0) & (pivots >= pivots.max() - 2 * doubt))
             grown += [_eliminated(u, low, order, k, int(best)) for best in near]
-        if len(grown) > _BRANCHES or any(u[k, k] == 0 for u, _, _ in grown):
-            return n * 2.0 ** (n - 1) * np.full_like(matrix, np.max(np.abs(matrix) + error))
+        if len(grown) > _BRANCHES:
+            return anything
         branches = grown
     largest = np.zeros_like(matrix)
     for u, low, order in branches:

@@ -1,6 +1,6 @@
 """JAX on the CPU, jitted, through the transformations that a user would make."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -66,10 +66,10 @@ class JaxPort:
             }
             dtypes = {"param": str(next(iter(handle.params.values())).dtype)}
             for role, tree in _trees(parts):
-                for name, array in tree.items():
-                    if name in state and hasattr(array, "dtype"):
-                        state[name][role] = _host(array)
-                        dtypes[role] = str(array.dtype)
+                for name, entry in tree.items():
+                    for path, array in _arrays(role, entry) if name in state else ():
+                        state[name][path] = _host(array)
+                        dtypes[path] = str(array.dtype)
             params = {name: _host(param) for name, param in handle.params.items()}
             return Snapshot(params, state, steps, dtypes)
 
@@ -80,9 +80,7 @@ class JaxPort:
             fields: dict[str, Any] = {"count": jnp.asarray(snapshot.step, dtype=jnp.int32)}
             for role, tree in _trees([part]):
                 fields[role] = {
-                    name: jnp.asarray(snapshot.state[name][role], dtype=old.dtype)
-                    if hasattr(old, "dtype")
-                    else old
+                    name: _filled(role, old, snapshot.state.get(name, {}))
                     for name, old in tree.items()
                 }
             return part._replace(**fields)
@@ -135,6 +133,22 @@ def _trees(parts: list[Any]) -> list[tuple[str, dict[str, Any]]]:
         for role, tree in part._asdict().items()
         if isinstance(tree, dict)
     ]
+
+
+def _arrays(role: str, entry: Any) -> Iterator[tuple[str, jax.Array]]:
+    """Yield the arrays of an entry, a tuple by axis or by part of a structure, by role."""
+    if isinstance(entry, tuple) and not hasattr(entry, "_fields"):
+        for index, one in enumerate(entry):
+            yield from _arrays(f"{role}.{index}", one)
+    elif hasattr(entry, "dtype"):
+        yield role, entry
+
+
+def _filled(role: str, old: Any, saved: HostArrays) -> Any:
+    """Return an entry like ``old`` with arrays put in by role."""
+    if isinstance(old, tuple) and not hasattr(old, "_fields"):
+        return tuple(_filled(f"{role}.{index}", one, saved) for index, one in enumerate(old))
+    return jnp.asarray(saved[role], dtype=old.dtype) if hasattr(old, "dtype") else old
 
 
 def _types(spec: Spec) -> Any:

@@ -194,8 +194,7 @@ def kronecker_apart(
     if covariant:
         spaces = rule.structures(shape)
         factors = [
-            space.from_dense(inverse[None])
-            for space, inverse in zip(spaces, inverses, strict=True)
+            space.from_dense(inverse[None]) for space, inverse in zip(spaces, inverses, strict=True)
         ]
         for space, factor, inverse in zip(spaces, factors, inverses, strict=True):
             np.testing.assert_allclose(space.to_dense(factor)[0], inverse, atol=1e-13)

@@ -72,7 +72,6 @@ def test_P15_a_vector_with_a_diagonal_factor_is_rf_rmsprop():
         error = 1 / state.factor[0][0] ** 2 - target.statistic
         means.append(error.mean())
         largest.append(np.abs(error).max())
-    print("P15", means, largest)
     np.testing.assert_allclose(means, 0.75 * 0.49 * np.array([0.1, 0.05, 0.025]), rtol=0.15)
     assert np.all(np.array(largest) < [0.150, 0.092, 0.032])
 

@@ -18,7 +18,14 @@ SHAPE = (3, 4)
 STEPS = 30
 START = np.random.default_rng(1).normal(size=SHAPE)
 GRADIENTS = 0.3 * np.random.default_rng(0).normal(size=(STEPS, *SHAPE))
-STRUCTURES = ("dense", "diagonal", "block_diagonal(2)", "tril", "triu_toeplitz", "hierarchical(1,1)")
+STRUCTURES = (
+    "dense",
+    "diagonal",
+    "block_diagonal(2)",
+    "tril",
+    "triu_toeplitz",
+    "hierarchical(1,1)",
+)
 
 
 def root_free() -> Iterator[Any]:
