@@ -74,7 +74,7 @@ _SIRF: Final = Variant(
     "SIRF-Shampoo",
     SIRFShampoo,
     4e-2,
-    {"precond_lr": 0.1, "momentum": 0.9, "batch_size": TERMS},
+    {"precond_lr": 0.1, "momentum": 0.9, "damping": 1e-3, "batch_size": TERMS},
 )
 _SLOW: Final = replace(
     _SIRF,

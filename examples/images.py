@@ -87,8 +87,8 @@ VARIANTS: Final = {
     "sirf_shampoo": Variant(
         "SIRF-Shampoo",
         SIRFShampoo,
-        3.16e-3,
-        {"momentum": 0.9, "precond_lr": 0.1, "max_dim": 512},
+        1e-3,
+        {"momentum": 0.9, "precond_lr": 0.1, "damping": 1e-3, "max_dim": 512},
         counts_terms=True,
     ),
     "constant_lr": replace(_ABLATION, title="constant learning rate", centre=3.16e-4, cosine=False),

@@ -49,8 +49,8 @@ _MEANING: Final = {
         "length 1 do not count."
     ),
     "max_dim": (
-        "an axis longer than this becomes diagonal if its structure stores or forms a d x d matrix, "
-        "as dense, triangular and Toeplitz ones do; None for no limit."
+        "an axis longer than this becomes diagonal if its structure stores or forms a square "
+        "matrix, as dense, triangular and Toeplitz ones do; None for no limit."
     ),
     "merge_dims": (
         "neighbouring axes, never the first, share a matrix while the product of their lengths "

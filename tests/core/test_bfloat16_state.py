@@ -111,13 +111,13 @@ def test_P26_factors_on_digits_leave_the_identity(runs):
 
 
 def test_P26_nearest_rounding_stands_still(runs):
-    """4.2: with bfloat16 state rounded to nearest factors miss 100 % of their way. [1.0]"""
+    """4.2: with bfloat16 state rounded to nearest factors miss 100 % of their way [1.0]."""
     assert min(displacement_errors(runs["nearest"], runs["float64"])) > 0.98
     assert runs["nearest"].loss > runs["float64"].loss + 0.15
 
 
 def test_P26_stochastic_rounding_follows(runs):
-    """4.2: rounded stochastically each factor is within 25 % of the float64 run's. [0.09-0.18]"""
+    """4.2: rounded stochastically each factor is within 25 % of the float64 run's [0.09-0.18]."""
     found = displacement_errors(runs["stochastic"], runs["float64"])
     assert max(found) < 0.25
     assert max(found) > 0.05  # it is bfloat16
@@ -125,7 +125,7 @@ def test_P26_stochastic_rounding_follows(runs):
 
 
 def test_P26_float32_state_with_bfloat16_products(runs):
-    """4.2: float32 state is within 1 %, although products round inputs. [2e-4 to 5e-4]"""
+    """4.2: float32 state is within 1 %, although products round inputs [2e-4 to 5e-4]."""
     found = displacement_errors(runs["float32"], runs["float64"])
     assert max(found) < 1e-2
     assert max(found) > 1e-5  # products do round

@@ -1,8 +1,9 @@
 """SIRF-Shampoo against the authors' package, `sirfshampoo` 0.0.1, on one small network (P27).
 
 The network has parameters of one to four axes. Both sides train it on their own, in mini-batches of
-changing size: theirs counts the batch in its forward hook, ours is given alpha. The released package
-knows dense factors only; its table of structures takes the classes of `singd`, on which it is built.
+changing size: theirs counts the batch in its forward hook, ours is given alpha. The released
+package knows dense factors only; its table of structures takes the classes of `singd`, on which it
+is built.
 
 The root-based methods are compared with `torch.optim` in ``tests/torch/test_torch_trajectories.py``
 and ``tests/textbook/test_diagonal.py``, with `optax` in ``tests/jax/test_jax_optimizer.py``.
@@ -17,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from rootfree import METHODS, Hyper, Precision, add_step, observes, update
-from sirfshampoo import SIRFShampoo
 from singd.structures.base import StructuredMatrix
 from singd.structures.blockdiagonal import Block30DiagonalMatrix
 from singd.structures.dense import DenseMatrix
@@ -29,6 +29,7 @@ from singd.structures.triltopleftdiag import TrilTopLeftDiagonalMatrix
 from singd.structures.triubottomrightdiag import TriuBottomRightDiagonalMatrix
 from singd.structures.triutoeplitz import TriuToeplitzMatrix
 from singd.structures.triutopleftdiag import TriuTopLeftDiagonalMatrix
+from sirfshampoo import SIRFShampoo
 
 # They advise to write faster versions of what their recursive classes leave to the base class.
 pytestmark = pytest.mark.filterwarnings("ignore:Calling naive implementation of:UserWarning")
@@ -214,13 +215,13 @@ def test_P27_float64(structure, settings, monkeypatch):
     ],
 )
 def test_P27_float32(structure, settings, monkeypatch):
-    """P27: other structures multiply in float32 at most: 8 steps to a few eps. [W 5e-7, K 1e-7]"""
+    """P27: other structures multiply in float32 at most: 8 steps to a few eps [W 5e-7, K 1e-7]."""
     found = compared(structure, settings, torch.float32, 8, monkeypatch)
     assert max(found) < 16 * np.finfo(np.float32).eps
 
 
 def test_P27_block_diagonal_differs_by_their_transposes(monkeypatch):
-    """P27: their block-diagonal class takes blocks as symmetric. [W 5e-4]
+    """P27: their block-diagonal class takes blocks as symmetric [W 5e-4].
 
     With the base class's transposed products in its place, all is equal again.
     """

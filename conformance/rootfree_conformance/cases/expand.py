@@ -45,6 +45,9 @@ _NARROW: Final = 0.5
 _STABLE: Final = 2.0**-5
 
 
+Shapes = tuple[tuple[int, ...], ...]
+
+
 @dataclass(frozen=True)
 class Case:
     """One case of a check. Inputs are expanded from the id's parts when they are asked for.
@@ -124,7 +127,7 @@ class Case:
         if 0 in self.shape:
             return {}
         rule = self.rule(Precision.uniform(np.dtype("float64")))
-        fresh = rootfree.roles(rule.init(np.zeros((1, *self.shape))))  # type: ignore[arg-type]  # an array
+        fresh = rootfree.roles(rule.init(np.zeros((1, *self.shape))))
         kept = {role: tuple(array.shape[1:]) for role, array in fresh.items()}
         names = sorted(kept, key=_order)
         return {role: kept[role] for role in names if role not in ("step", "salt")}
@@ -254,7 +257,7 @@ def runs(check: str) -> Iterator[Case]:
             corners = [*corners[:1], MIXED]
         for corner in corners:
             if corner.applies(method) and not _unjudged(method, corner, policy, run=True):
-                shapes = RUN_SHAPES if policy.label in THOROUGH else RUN_SHAPES[:1]
+                shapes: Shapes = RUN_SHAPES if policy.label in THOROUGH else RUN_SHAPES[:1]
                 if method.matrix:
                     shapes = _matrix_shapes(method, policy)[:1]
                 for shape in shapes:

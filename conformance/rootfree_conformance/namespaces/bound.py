@@ -277,7 +277,7 @@ class BoundNamespace:
 
     def sum(self, x: BoundArray, /, *, axis: int | None = None) -> BoundArray:
         """Any order of adding up; what is 0 for certain rounds nothing."""
-        value, error = products.total(x.value, x.error, axis, x.dtype.unit)
+        value, error = products.total(x.value, x.error, axis, _format(x).unit)
         return BoundArray(value, np.where(np.isnan(error), math.inf, error), x.dtype, self)
 
     def max(self, x: BoundArray, /, *, axis: int | None = None) -> BoundArray:
@@ -287,7 +287,8 @@ class BoundNamespace:
     def matmul(self, x: Any, y: Any, /) -> BoundArray:
         """Any order of adding up, in the accumulator declared, of inputs in the bits declared."""
         if isinstance(x, spectral.Part):
-            return x.matmul(y)
+            made: BoundArray = x.matmul(y)
+            return made
         if x.dtype != y.dtype:
             raise TypeError(f"{x.dtype} and {y.dtype} are mixed in one product")
         bits = self.model.matmul_bits
@@ -303,7 +304,7 @@ class BoundNamespace:
     def _solve(self, a: BoundArray, b: BoundArray, /) -> BoundArray:
         """By elimination; see `products.solution`."""
         value, error, condition = products.solution(
-            (a.value, a.error), (b.value, b.error), a.dtype.unit, self.underflow(a.dtype)
+            (a.value, a.error), (b.value, b.error), _format(a).unit, self.underflow(_format(a))
         )
         self.condition = max(self.condition, condition)
         return self.rounded(value, error, a.dtype, exact=error == 0)
@@ -398,3 +399,10 @@ class BoundNamespace:
     def finfo(self, dtype: Format, /) -> SimpleNamespace:
         """Return the smallest normal number, all that the rules ask for."""
         return SimpleNamespace(smallest_normal=dtype.smallest_normal)
+
+
+def _format(x: BoundArray) -> Format:
+    """Return the format of an array of real numbers."""
+    if not isinstance(x.dtype, Format):
+        raise TypeError(f"an array of {x.dtype} has no rounding")
+    return x.dtype

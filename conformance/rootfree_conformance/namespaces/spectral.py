@@ -58,7 +58,8 @@ class Part:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array that it stands for."""
-        return self.w.shape if self.kind == "values" else self.v.shape
+        shape: tuple[int, ...] = self.w.shape if self.kind == "values" else self.v.shape
+        return shape
 
     @property
     def device(self) -> str:

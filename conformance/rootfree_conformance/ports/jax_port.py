@@ -51,7 +51,7 @@ class JaxPort:
         """Take one jitted step."""
         with _types(handle.spec):
             device = {k: jnp.asarray(v, dtype=handle.spec.dtype) for k, v in grads.items()}
-            step = _compiled(handle.spec._replace(options=tuple(handle.spec.options.items())))
+            step = _compiled(*_key(handle.spec))
             return handle._replace(**step(handle.params, handle.state, device, dict(hyper)))
 
     def read(self, handle: Handle) -> Snapshot:
@@ -99,17 +99,23 @@ class JaxPort:
 
 
 def _transformation(spec: Spec, hyper: Mapping[str, Any]) -> Any:
-    options = dict(spec.options)
-    fixed = {*spec.without, *(["damping"] if options.get("exact") else [])}
+    fixed = {*spec.without, *(["damping"] if spec.options.get("exact") else [])}
     given = {name: hyper[name] for name in method(spec.rule).hyper if name in hyper}
     rate = given.pop("lr")
     traced = {name: value for name, value in given.items() if name not in fixed}
     make = getattr(rootfree_jax, spec.rule)
-    return make(rate, **{**arguments(spec._replace(options=options)), **traced})
+    return make(rate, **{**arguments(spec), **traced})
+
+
+def _key(spec: Spec) -> tuple[Any, ...]:
+    rule, options, *rest = spec
+    return rule, tuple(sorted(options.items())), *rest
 
 
 @cache
-def _compiled(spec: Spec) -> Any:
+def _compiled(rule: str, options: tuple[tuple[str, Any], ...], *rest: Any) -> Any:
+    spec = Spec(rule, dict(options), *rest)
+
     def step(params: Any, state: Any, grads: Any, hyper: Any) -> dict[str, Any]:
         transformation = _transformation(spec, hyper)
         updates, state = transformation.update(

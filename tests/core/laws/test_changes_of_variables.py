@@ -1,7 +1,7 @@
 """Changes of variables that root-free methods do not see (P11 to P14).
 
-A loss is trained in W and in V, W = T(V) for a fixed affine T; the measure is the largest difference
-of W(t) and T(V(t)), relative to the largest change of W.
+A loss is trained in W and in V, W = T(V) for a fixed affine T; the measure is the largest
+difference of W(t) and T(V(t)), relative to the largest change of W.
 """
 # ruff: noqa: N802 - a test is named for its law
 
@@ -94,9 +94,10 @@ def apart(
     ],
 )
 def test_P11_affine_invariance(train, name, options, momentum):
-    """P11: R9, w = A v + c: identical if S_0^v = A^T S_0^w A, lam = kap = 0; heavy ball too. [3e-15]
+    """P11: R9, w = A v + c: identical if S_0^v = A^T S_0^w A and lam = kap = 0 [3e-15].
 
-    So are the other two forms of the same natural gradient, with A^-1 Sigma_0 A^-T and A^-1 B_0.
+    The heavy ball is allowed. So are the other two forms of the same natural gradient, with
+    A^-1 Sigma_0 A^-T and A^-1 B_0.
     """
     given = {"momentum": momentum, "options": options}
     assert apart(train, name, AFFINE, SHIFT, **given) < EQUAL
@@ -116,18 +117,18 @@ def test_P11_affine_invariance(train, name, options, momentum):
 def test_P11_needs_its_conditions(train, name, changed, observed):
     """P11, converse: S_0 = I in both [0.16], lam = 0.1 [0.035], or the root [1.5].
 
-    kap > 0 and R11 with numbers of this test. They belong to a loss and to A: the order is compared.
+    kap > 0 and R11 have numbers of this test. All belong to a loss and to A: orders are compared.
     """
     assert observed / 5 < apart(train, name, AFFINE, SHIFT, **changed) < observed * 5
 
 
 def test_P11_weight_decay_sees_the_shift_only(train):
-    """P11: kap W = A kap V where c = 0: weight decay is equivariant then, although not here else."""
+    """P11: without a shift, c = 0, kap W = A kap V: weight decay is equivariant after all."""
     assert apart(train, "rf_full_matrix", AFFINE, np.zeros(D), weight_decay=0.1) < EQUAL
 
 
 def test_P12_diagonal_invariance(train):
-    """P12: R6 for diagonal A with s_0^v = a^2 s_0^w [4e-16]; false for the root. [2.0]"""
+    """P12: R6 for diagonal A with s_0^v = a^2 s_0^w [4e-16]; false for the root [2.0]."""
     a = np.array([0.2, 3.0, -1.0, 0.5, 2.0])
     found = {}
     for name in ("rf_rmsprop", "rmsprop"):
@@ -232,7 +233,7 @@ def rotation(d: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("trust_clip", [True, False])
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_P13_linear_maps_of_the_class(train, structure, trust_clip, shape):
-    """P13: W = A V B^T, lam = kap = 0, C_0 = A^-1 C, K_0 = B^-1 K: identical. [4e-15, <= 2e-15]
+    """P13: W = A V B^T, lam = kap = 0, C_0 = A^-1 C, K_0 = B^-1 K: identical [4e-15, <= 2e-15].
 
     With both momenta and the clip. Dense factors allow any A and B, tril lower-triangular ones,
     diagonal diagonal ones: every structure those whose inverse it could store.
@@ -251,7 +252,7 @@ def test_P13_linear_maps_of_the_class(train, structure, trust_clip, shape):
     ],
 )
 def test_P13_orthogonal_maps_from_the_identity(train, structure, kind):
-    """P13: orthogonal A, B: identical from identity init even with lam, kap > 0. [1e-15]
+    """P13: orthogonal A, B: identical from identity init even with lam, kap > 0 [1e-15].
 
     In class: block-diagonal under block-orthogonal, diagonal under signed permutations. [<= 2e-15]
     """
@@ -295,7 +296,7 @@ def test_P13_is_false_outside_of_the_class(train, structure, kind, observed):
     ids=["start", "damping"],
 )
 def test_P13_needs_its_conditions(train, covariant, changed):
-    """P13, converse: the start must be moved, and lam be 0; kap may be anything, W is linear in V."""
+    """P13, converse: the start must be moved, and lam be 0; kap need not, W is linear in V."""
     made = members("dense", (4, 5))
     found = kronecker_apart(train, made, covariant=covariant, hyper=HYPER._replace(**changed))
     assert found > 0.1
@@ -306,7 +307,7 @@ def test_P13_needs_its_conditions(train, covariant, changed):
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("shape", "scales"), [((4, 5), (3, 1 / 3)), ((3, 4, 2), (7, 0.5, 2 / 7))])
 def test_P14_gauge(train, structure, shape, scales):
-    """P14: C -> c C, K -> K/c at any time leaves the preconditioner trajectory as it is. [8e-17]
+    """P14: C -> c C, K -> K/c at any time leaves the preconditioner trajectory as it is [8e-17].
 
     With lam, both momenta, clip, weight decay; the momenta m_j are not scaled.
     """

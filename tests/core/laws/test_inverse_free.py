@@ -168,12 +168,15 @@ def gaps(y: float, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("y", [0.01, 0.5, 0.99])
 def test_P03_the_factor_dominates_the_moving_average(y):
-    """P03: (B_new B_new^T)^-1 >= (1-b2) S + b2 H while (b2/2) lmax(X) < 1. [>= 0, 200 trials]"""
+    """P03: (B_new B_new^T)^-1 >= (1-b2) S + b2 H while (b2/2) lmax(X) < 1.
+
+    [min eigenvalue of the difference 1.5e-9 over 200 trials]
+    """
     assert min(gaps(y, seed).min() for seed in range(200)) > -1e-12
 
 
 def test_P03_does_not_hold_without_its_condition():
-    """P03, converse: (1 + 2 y)(1 - y)^2 <= 1, y = (b2/2) x for each eigenvalue, fails at y > 3/2."""
+    """P03, converse: for eigenvalues y of (b2/2) X, (1 + 2 y)(1 - y)^2 <= 1 fails at y > 3/2."""
     assert all(gaps(1.45, seed).min() > -1e-12 for seed in range(20))
     assert all(gaps(1.55, seed).min() < -1e-2 for seed in range(20))
 
@@ -222,10 +225,10 @@ def test_P04_without_the_clip_a_factor_can_become_singular():
 
 
 def test_P04_the_inverse_form_is_not_safe():
-    """P04: H = diag(50, 1, 1) and b2 = 0.1 from I give Sigma the eigenvalue 1.1 - 5. [-3.9]
+    """P04: H = diag(50, 1, 1) and b2 = 0.1 from I give Sigma the eigenvalue 1.1 - 5 [-3.9].
 
-    It is positive if and only if b2 lmax(Sigma^1/2 H Sigma^1/2) < 1 + b2 gam (R10): kept at 0.99 and
-    lost at 1.01 of that.
+    It is positive if and only if b2 lmax(Sigma^1/2 H Sigma^1/2) < 1 + b2 gam (R10): kept at 0.99
+    and lost at 1.01 of that.
     """
     h = np.diag([50.0, 1.0, 1.0])
     sigma = observed("rf_full_matrix_inverse", np.eye(3), h, 0.1)
@@ -246,7 +249,7 @@ def test_P04_the_inverse_form_is_not_safe():
 
 @pytest.mark.parametrize(("precond_lr", "rate"), [(0.1, 0.9), (0.5, 0.5), (0.9, 0.1)])
 def test_P05_constant_curvature_is_inverted(precond_lr, rate):
-    """P05: K K^T -> (H + lam I)^-1, locally at the rate 1 - b2. [7e-15; 0.9000, 0.5000, 0.1000]"""
+    """P05: K K^T -> (H + lam I)^-1, locally at the rate 1 - b2 [7e-15; 0.9000, 0.5000, 0.1000]."""
     _, h = example()
     total = h + 0.1 * np.eye(4)
     inverse = np.linalg.inv(total)
@@ -283,7 +286,7 @@ def test_P05_needs_its_start():
 @pytest.mark.parametrize("trust_clip", [True, False])
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)])
 def test_P05_zero_gradient_leaves_the_damping(shape, trust_clip):
-    """P05: with G = 0 and lam > 0, K_j -> lam^(-1/(2N)) I. [N = 1, 2, 3]"""
+    """P05: with G = 0 and lam > 0, K_j -> lam^(-1/(2N)) I [N = 1, 2, 3]."""
     rule = METHODS["sirf_shampoo"].rule(FLOAT64, without=BARE, trust_clip=trust_clip)
     zero, damping = np.zeros((1, *shape)), 0.25
     state = rule.init(zero)
@@ -295,7 +298,7 @@ def test_P05_zero_gradient_leaves_the_damping(shape, trust_clip):
 
 
 def test_P25_the_improved_rule_keeps_half_of_s():
-    """P25: S_new >= S/2 for indefinite H. [diag(-30, 1, 2), b2 = 0.1: 1.0; plain average -2.1]
+    """P25: S_new >= S/2 for indefinite H [diag(-30, 1, 2), b2 = 0.1: 1.0; plain average -2.1].
 
     The eigenvalues are 1 - 3.1 + 31^2/200 = 2.705, 1 and 1 + 0.1 + 0.005 = 1.105.
     """

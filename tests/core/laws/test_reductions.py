@@ -79,7 +79,7 @@ def test_P15_a_vector_with_a_diagonal_factor_is_rf_rmsprop():
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.matrix])
 @pytest.mark.parametrize("shape", [(5, 1), (1, 5), (1, 5, 1)])
 def test_P16_axes_of_length_one_do_not_count(train, name, shape):
-    """P16: a (p, 1) or (1, p) weight is a p-vector exactly, state and all. [0.0]"""
+    """P16: a (p, 1) or (1, p) weight is a p-vector exactly, state and all [0.0]."""
     method = METHODS[name]
     rule = method.rule(FLOAT64)
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_P16_axes_of_length_one_do_not_count(train, name, shape):
 
 
 def test_P17_diagonal_factors_are_a_rank_one_second_moment():
-    """P17: E[G^2] = a b^T, lam = 0: c_i^2 k_j^2 = 1/(alpha a_i b_j). [3e-15]
+    """P17: E[G^2] = a b^T, lam = 0: c_i^2 k_j^2 = 1/(alpha a_i b_j) [3e-15].
 
     Off the rank-one matrices there is no such factorisation, and lam = 0.1 moves the point.
     """
@@ -127,7 +127,7 @@ def starts(seed: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("factors", [None, starts(0), starts(1)], ids=["identity", "0", "1"])
 def test_P18_a_constant_square_gradient(factors):
-    """P18: invertible G of side n, lam = 0: direction -> (n/alpha) G^-T, whatever the gauge. [2e-15]
+    """P18: invertible n x n G, lam = 0: direction -> (n/alpha) G^-T, whatever the gauge [2e-15].
 
     With the power -1/2 for each factor all singular values are sqrt(n/alpha).
     """
@@ -151,7 +151,7 @@ def _root(m: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("rule", ["sirf_shampoo", "rf_shampoo"])
 def test_P19_a_fixed_set_of_gradients_is_the_flip_flop(rule):
-    """P19: lam = 0, the average of all outer products: the Kronecker maximum likelihood. [6.5e-14]
+    """P19: lam = 0, the average of all outer products: the Kronecker maximum likelihood [6.5e-14].
 
     S_K = alpha mean(G^T S_C^-1 G)/p and S_C = alpha mean(G S_K^-1 G^T)/d, for R13 and for R14. One
     gradient at a time it does not hold.
@@ -190,8 +190,8 @@ def test_P19_a_fixed_set_of_gradients_is_the_flip_flop(rule):
 def test_P20_solves_and_products_differ_in_second_order(shape, damping, kind):
     """P20: R13 against R14, one step from equal factors, no clip, a2 = 0: O(b2^2).
 
-    [ratios on halving b2 3.64, 3.81, 3.91; in the form above 4.01, 3.98, 4.02 for N = 1, 2, 3]: they
-    tend to 4, for every axis.
+    [ratios on halving b2 3.64, 3.81, 3.91; in the form above 4.01, 3.98, 4.02 for N = 1, 2, 3]:
+    they tend to 4, for every axis.
     """
     rng = np.random.default_rng(0)
     factors = [np.eye(d) + 0.3 * rng.normal(size=(d, d)) for d in shape]
@@ -241,7 +241,7 @@ def test_P21_n_factors_move_n_times_as_fast(axes):
 
 
 def test_P22_structure_is_kept(train):
-    """P22: tril's strict upper part is 0.0 after 100 steps; dense K is not symmetric. [0.18]
+    """P22: tril's strict upper part is 0.0 after 100 steps; dense K is not symmetric [0.18].
 
     ``test_structures.py`` has every structure.
     """
@@ -318,9 +318,10 @@ def test_P24_true_curvature_is_newton(train, name):
 
 @pytest.mark.parametrize("name", ["rf_rmsprop", *ROOT_FREE])
 def test_P24_gradient_products_end_at_the_edge_of_stability(train, name):
-    """P24: with the GOP, full batch, s falls until b1 h/s = 2, not to h. [s = 0.0502; b1 = 0.1, h = 1]
+    """P24: with the GOP, full batch, s falls until b1 h/s = 2, not to the Hessian h.
 
-    From there w changes its sign at every step and its squared gradient is s.
+    [s = 0.0502 for b1 = 0.1, h = 1]. From there w changes its sign at every step and its squared
+    gradient is s.
     """
     method, options = METHODS[name], {}
     if name == "rf_full_matrix_inverse":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rootfree import METHODS, Hyper, OuterProductCurvature, Precision, curvature_scale, update
+from rootfree import METHODS, Hyper, Precision, curvature_scale, update
 
 FLOAT64 = Precision.uniform(np.dtype("float64"))
 SHAPE = (3, 4)
@@ -97,7 +97,7 @@ def test_P06_mean_and_sum_are_one_method(train, name, options):
 @pytest.mark.parametrize("kept", ["start", "damping"])
 @every_root_free_method
 def test_P06_is_false_with_equal_start_or_damping(train, name, options, kept):
-    """P06: with equal S_0 or lam it is false. [O(1)]"""
+    """P06: with equal S_0 or lam it is false [O(1)]."""
     assert compared(train, name, options, 1 / 7, **{kept: 1.0}) > 0.05
 
 
@@ -113,7 +113,7 @@ def test_P06_init_scale_is_that_of_factors():
 @pytest.mark.parametrize("c", [0.01, 3.0])
 @every_root_free_method
 def test_P07_a_scaled_loss_with_scaled_settings(train, name, options, c):
-    """P07: l -> c l, alpha/c, c s_0 and c lam leaves W(t) unchanged. [<= 4e-16]"""
+    """P07: l -> c l, alpha/c, c s_0 and c lam leaves W(t) unchanged [<= 4e-16]."""
     assert compared(train, name, options, c) < 1e-13
 
 
@@ -215,8 +215,8 @@ SAMPLES = 400_000
 def test_P09_the_batch_size_makes_a_fisher_of_a_mean(batch):
     """P09: labels from the model: E[B gbar gbar^T] is the average Fisher for any B.
 
-    [relative error 0.005, 0.004, 0.022 at B = 1, 4, 16 and 400,000 samples]: the mean of n = samples
-    / B products of Gaussians is off by 2/sqrt(n) or so.
+    [relative error 0.005, 0.004, 0.022 at B = 1, 4, 16 and 400,000 samples]: the mean of
+    n = samples / B products of Gaussians is off by 2/sqrt(n) or so.
     """
     found = observed_fisher(batch, SAMPLES, shift=0.0, reduction="mean")
     error = np.linalg.norm(found - FISHER) / np.linalg.norm(FISHER)
