@@ -98,7 +98,7 @@ times the one before, seed {search_seed}. While the best lies on an edge the gri
 step on that side, at most {extensions} times. Best is the lowest validation loss after the last \
 step; a run that diverged (a loss that is not finite) ranks last. The validation text chose the \
 rates too: there is no test text, and the numbers compare methods under one rule.
-* `precond_lr` was chosen beforehand with a few runs of seed 0 each: for AdamW from 0.001, 0.02 and \
+* `precond_lr` was chosen beforehand with a few runs of seed 0: for AdamW from 0.001, 0.02 and \
 0.1; RF-RMSProp, 0.02 and 0.1; Shampoo, 0.01 and 0.05; SIRF-Shampoo, 0.05, 0.1, 0.2 and 0.4, and \
 its `damping` from 0.0001, 0.001 and 0.01. SIRF-Shampoo has the values that serve the images too; \
 here 0.2 did better still. All else is as it comes.
