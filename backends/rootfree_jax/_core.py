@@ -28,7 +28,7 @@ def due(update_every: Any, count: Any) -> Any:
 
 
 def preconditioned(
-    rule: Rule[Any], grad: Any, state: Any, hyper: Hyper, curvature: Curvature | None, due: Any
+    rule: Rule[Any], grad: Any, state: Any, hyper: Hyper, curvature: Curvature | None, observes: Any
 ) -> tuple[Any, Any]:
     """Return the preconditioned gradient of a stack and the new state.
 
@@ -40,25 +40,24 @@ def preconditioned(
         state: the rule's.
         hyper: the scalars of this step, in the rule's working dtype.
         curvature: replaces the gradient outer product.
-        due: from `due`. Where it is false nothing of the observation is computed, unless `jax.vmap`
-            maps over it: then both branches are.
+        observes: from `due`. Where it is false nothing of the observation is computed, unless
+            `jax.vmap` maps over it: then both branches are.
     """
     values = hyper._asdict()
-    arrays = {name: value for name, value in values.items() if isinstance(value, jax.Array)}
-    numbers = tuple((name, value) for name, value in values.items() if name not in arrays)
-
+    numbers = tuple((name, value) for name, value in values.items() if isinstance(value, float))
+    arrays = {name: value for name, value in values.items() if not isinstance(value, float)}
     static: Any = rule  # a frozen dataclass, and so hashable, which no protocol can say
     observe = _observing(static, numbers)
 
-    def core(grad: Any, state: Any, arrays: Any, curvature: Any, due: Any) -> tuple[Any, Any]:
-        if due is None:
+    def core(grad: Any, state: Any, arrays: Any, curvature: Any, observes: Any) -> tuple[Any, Any]:
+        if observes is None:
             state = observe(grad, state, arrays, curvature)
         else:
-            state = jax.lax.cond(due, observe, _unchanged, grad, state, arrays, curvature)
+            state = jax.lax.cond(observes, observe, _unchanged, grad, state, arrays, curvature)
         return rule.direction(grad, state, Hyper(**dict(numbers), **arrays)), state
 
     with jax.default_matmul_precision("highest"):
-        direction, state = _meshed(core, grad, state)(grad, state, arrays, curvature, due)
+        direction, state = _meshed(core, grad, state)(grad, state, arrays, curvature, observes)
     return direction, state
 
 
@@ -84,8 +83,8 @@ def _meshed(core: Callable[..., Any], grad: Any, state: Any) -> Callable[..., An
     There it runs with these axes automatic; directions are laid out as their gradients, and the new
     state as the old one.
     """
-    mesh = getattr(jax.typeof(grad).sharding, "mesh", None)
-    axes = getattr(mesh, "explicit_axes", ())
+    mesh = getattr(getattr(grad.aval, "sharding", None), "mesh", None)
+    axes = getattr(mesh, "explicit_axes", ())  # since JAX 0.7
     if not axes:
         return core
 

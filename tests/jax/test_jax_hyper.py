@@ -136,7 +136,8 @@ def test_batch_size(tree, march, assert_same_bits, name):
     expected = march(function(0.1, batch_size=32), tree(0))
     assert_same_bits(march(function(0.1), tree(0), batch_size=32), expected)
     assert_same_bits(march(function(0.1, batch_size=jnp.asarray(32)), tree(0)), expected)
-    assert_same_bits(march(function(0.1, batch_size=8), tree(0), batch_size=np.int64(32)), expected)
+    for terms in (np.int64(32), np.asarray(32)):
+        assert_same_bits(march(function(0.1, batch_size=8), tree(0), batch_size=terms), expected)
     one = march(function(0.1), tree(0))
     assert not np.array_equal(one[0]["layer"]["w"], expected[0]["layer"]["w"])
     assert_same_bits(march(function(0.1, batch_size=32, loss_reduction="sum"), tree(0)), one)
