@@ -103,7 +103,7 @@ def scalars(hyper: Hyper, dtype: DType) -> Hyper:
 
 def is_zero(value: Scalar) -> bool:
     """Return whether a scalar is 0 for good: a Python number can be, an array is not read."""
-    return isinstance(value, Real) and value == 0
+    return isinstance(value, Real) and float(value) == 0
 
 
 def per_member(x: Array, like: Array) -> Array:

@@ -127,7 +127,8 @@ class Case:
         if 0 in self.shape:
             return {}
         rule = self.rule(Precision.uniform(np.dtype("float64")))
-        fresh = rootfree.roles(rule.init(np.zeros((1, *self.shape))))
+        param: Any = np.zeros((1, *self.shape))  # matching it with a protocol takes checkers minutes
+        fresh = rootfree.roles(rule.init(param))
         kept = {role: tuple(array.shape[1:]) for role, array in fresh.items()}
         names = sorted(kept, key=_order)
         return {role: kept[role] for role in names if role not in ("step", "salt")}
@@ -194,7 +195,10 @@ class Case:
             return np.asarray(0.5 + np.abs(normal(text, shape)))
         if name in ("statistic", "root"):
             half = normal(text, shape)
-            square = sum(np.outer(column, column) for column in half.T)
+            # A sum of outer products: a product of matrices has other bits on other machines.
+            square: HostArray = np.zeros(shape)
+            for column in half.T:
+                square = square + np.outer(column, column)
             return np.asarray(square / (2 * shape[0]) + 0.5 * np.eye(shape[0]))
         axis = int(indices[0])
         space = self.structures[axis]
