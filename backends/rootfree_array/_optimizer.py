@@ -8,18 +8,22 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
-import array_api_compat
 import rootfree
 from rootfree import CURVATURES, Array, Curvature, Hyper, Method, Rule
-from rootfree.curvature import arrays_of
 from rootfree.validation import check_period
 
+from rootfree_array._checks import (
+    Arrays,
+    Curvatures,
+    check_names,
+    checked_curvatures,
+    checked_grads,
+    checked_params,
+    has_elements,
+)
 from rootfree_array._platform import Platform
 from rootfree_array._precision import resolve, warn_if_stalled
 from rootfree_array._state import Roles, fresh, restored, roles, stack, unstack
-
-Arrays = Mapping[str, Array]
-Curvatures = Mapping[str, "Array | Curvature"]
 
 _EXTRA: Final = {
     "platform": "the array library and device; by default the one of `params`.",
@@ -62,7 +66,7 @@ class Optimizer:
         given = inspect.signature(type(self)).bind(params, *args, **kwargs)
         given.apply_defaults()
         checked = rootfree.arguments(self.method, given.arguments)
-        self.params = _checked_params(params)
+        self.params = checked_params(params)
         self.hyper = dict(checked.hyper)
         self.batch_size = checked.batch_size
         self.update_every = checked.update_every
@@ -121,11 +125,15 @@ class Optimizer:
                 parameter's; for a curvature that the method does not take; for a hyper-parameter
                 out of its range.
         """
-        _check_names(self.params, [*grads, *curvature])
-        active = _checked_grads(self.params, grads)
+        check_names(self.params, [*grads, *curvature])
+        active = checked_grads(self.params, grads)
         method = self.method
-        replaced = _checked_curvatures(
-            self.params, curvature, self._rules, kinds=method.curvatures, title=method.title
+        replaced = checked_curvatures(
+            self.params,
+            curvature,
+            self._rules,
+            kinds=method.takes(self._options),
+            title=method.title,
         )
         hyper = self._hyper(self.batch_size if batch_size is None else batch_size)
         check_period("update_every", self.update_every)
@@ -201,7 +209,7 @@ class Optimizer:
     def _make_state(self) -> None:
         """Create what is missing: all state at first, a buffer when a momentum of 0 has changed."""
         for name, param in self.params.items():
-            if not _has_elements(param):
+            if not has_elements(param):
                 continue
             old = self._states.get(name)
             kept = {} if old is None else {k: v for k, v in old._asdict().items() if v is not None}
@@ -292,7 +300,7 @@ def init(rule: Rule[Any], params: Arrays) -> dict[str, Any]:
         ValueError: if the rule's configuration does not go with a parameter's shape.
     """
     return {
-        name: _named(name, fresh, rule, name, p) for name, p in params.items() if _has_elements(p)
+        name: _named(name, fresh, rule, name, p) for name, p in params.items() if has_elements(p)
     }
 
 
@@ -321,10 +329,10 @@ def update(
     Raises:
         ValueError: as `Optimizer.step`.
     """
-    _check_names(params, [*grads, *curvature])
-    active = _checked_grads(params, grads)
+    check_names(params, [*grads, *curvature])
+    active = checked_grads(params, grads)
     rules, title = dict.fromkeys(state, rule), type(rule).__name__
-    replaced = _checked_curvatures(params, curvature, rules, kinds=CURVATURES, title=title)
+    replaced = checked_curvatures(params, curvature, rules, kinds=CURVATURES, title=title)
     new_params, new_state = dict(params), dict(state)
     for name, grad in active.items():
         new_params[name], new_state[name] = _member_step(
@@ -348,72 +356,6 @@ def _member_step(
     return unstack(rootfree.add_step(stacked, step)), state
 
 
-def _checked_params(params: Arrays) -> dict[str, Any]:
-    if not isinstance(params, Mapping):
-        raise TypeError(f"`params` must be arrays by name, got {type(params).__name__}")
-    if not params:
-        raise ValueError("`params` must hold at least one array")
-    for name, param in params.items():
-        _check_array(f"parameter {name!r}", param)
-    return dict(params)
-
-
-def _check_array(what: str, value: object) -> None:
-    if not array_api_compat.is_array_api_obj(value):
-        raise TypeError(f"{what} must be an array, got {type(value).__name__}")
-
-
-def _checked_grads(params: Arrays, grads: Mapping[str, Array | None]) -> dict[str, Array]:
-    """Return the gradients that move something, after every check that they need."""
-    active = {}
-    for name, grad in grads.items():
-        if grad is None:
-            continue
-        _check_array(f"gradient of {name!r}", grad)
-        rootfree.check_gradient(name, grad, params[name])
-        if _has_elements(params[name]):
-            active[name] = grad
-    return active
-
-
-def _checked_curvatures(
-    params: Arrays,
-    curvature: Curvatures,
-    rules: Mapping[str, Rule[Any]],
-    *,
-    kinds: Collection[str],
-    title: str,
-) -> dict[str, Curvature]:
-    """Return the caller's curvatures, after every check that they need."""
-    replaced = {}
-    for name, value in curvature.items():
-        replaced[name] = rootfree.as_curvature(value)
-        expected = array_api_compat.device(params[name])
-        for array in arrays_of(replaced[name]):
-            _check_array(f"curvature of {name!r}", array)
-            if (came := array_api_compat.device(array)) != expected:
-                raise ValueError(
-                    f"curvature of {name!r} has device {came}, its parameter has {expected}; "
-                    "convert the curvature before the step"
-                )
-        if name in rules:
-            shape = tuple(params[name].shape)
-            rootfree.check_curvature(
-                name,
-                replaced[name],
-                shape=shape,
-                dims=rules[name].dims(shape),
-                kinds=kinds,
-                title=title,
-            )
-    return replaced
-
-
-def _check_names(params: Arrays, given: Collection[str]) -> None:
-    if unknown := sorted(set(given) - set(params)):
-        raise ValueError(f"no parameter is called {', '.join(map(repr, unknown))}")
-
-
 def _named(name: str, function: Any, *args: Any) -> Any:
     """Return what a function returns; its error names the parameter."""
     try:
@@ -422,15 +364,6 @@ def _named(name: str, function: Any, *args: Any) -> Any:
         raise ValueError(f"parameter {name!r}: {error}") from None
 
 
-def _unused(method: Method, hyper: Mapping[str, Any], kept: Collection[str]) -> list[str]:
-    """Return the hyper-parameters that are 0 and whose buffer is not among the fields kept."""
-    fields = {role.split(".")[0] for role in kept}
-    return [
-        name
-        for name, field in method.buffers.items()
-        if rootfree.is_zero(hyper[name]) and field not in fields
-    ]
-
-
-def _has_elements(array: Array) -> bool:
-    return 0 not in array.shape
+def _unused(method: Method, hyper: Mapping[str, Any], roles: Collection[str]) -> list[str]:
+    """Return the hyper-parameters that are 0 and have no array among the roles."""
+    return [name for name in method.absent(roles) if rootfree.is_zero(hyper[name])]

@@ -87,7 +87,7 @@ def precondition(method: Method, checked: Arguments) -> optax.GradientTransforma
                     h,
                     shape=shape,
                     dims=rule.dims(shape),
-                    kinds=method.curvatures,
+                    kinds=method.takes(checked.options),
                     title=method.title,
                 )
                 h = rootfree.mapped(h, stack)

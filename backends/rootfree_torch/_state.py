@@ -52,7 +52,8 @@ def rule_of(member: Member, state: Mapping[str, Any]) -> Rule[Any]:
     read, and counts as non-zero.
     """
     zero = [name for name in member.method.buffers if rootfree.is_zero(member.group[name])]
-    return _configured(member, without=_absent(member, state, zero) if zero else ())
+    absent = member.method.absent(state) if zero else ()
+    return _configured(member, without=tuple(name for name in zero if name in absent))
 
 
 def prepare(state: Roles, rule: Rule[Any], member: Member) -> None:
@@ -155,7 +156,7 @@ def _fitting(member: Member, saved: Mapping[str, Any]) -> Roles:
     """Return one parameter's loaded state, checked and copied; an empty one stays empty."""
     if not saved:
         return {}
-    like = _roles(member, without=_absent(member, saved, member.method.buffers))
+    like = _roles(member, without=member.method.absent(saved))
     if saved.keys() != like.keys():
         raise ValueError(
             f"loaded state of {member.name!r} has roles {sorted(saved)}, "
@@ -188,13 +189,6 @@ def _roles(member: Member, *, without: tuple[str, ...]) -> Roles:
     """Return the roles that a parameter's rule keeps, as empty stacks."""
     roles: Any = rootfree.roles(_layout(_configured(member, without=without), member.param.shape))
     return dict(roles)
-
-
-def _absent(member: Member, state: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of some momenta that have no array in ``state``."""
-    buffers = member.method.buffers
-    fields = {role.partition(".")[0] for role in state}
-    return tuple(name for name in names if buffers[name] not in fields)
 
 
 def _configured(member: Member, *, without: tuple[str, ...]) -> Rule[Any]:

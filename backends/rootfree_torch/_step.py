@@ -155,9 +155,14 @@ def _descent_gradient(grad: torch.Tensor, *, maximize: bool) -> Any:
 
 
 def _hyper(member: Member) -> Hyper:
-    """Return the scalars of this step, as they stand in the group now."""
+    """Return the scalars of this step, as they stand in the group now.
+
+    Raises:
+        ValueError: if they do not go with the method; a schedule may lead anywhere else.
+    """
     group, method = member.group, member.method
     values = {name: group[name] for name in method.hyper}
+    rootfree.check_together(method, values, group)
     if method.scaled:
         scale = rootfree.curvature_scale(group["batch_size"], group["loss_reduction"])
         values["curvature_scale"] = scale

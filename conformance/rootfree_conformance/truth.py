@@ -86,7 +86,7 @@ def _bounds(case: Case, xp: BoundNamespace) -> list[Step]:
         g = _given(grad, FORMATS[policy.dtype], xp)
         move, state = rootfree.update(rule, g, state, param, hyper, case.observes(number))
         param = _written(param, move, xp.model)
-        kept = rootfree.roles(state)
+        kept: Any = rootfree.roles(state)  # bounded arrays
         arrays = {role: kept[role] for role in case.roles} | {"param": param}
         steps.append({name: Bounded(a.value[0], a.error[0] * factor) for name, a in arrays.items()})
     return steps

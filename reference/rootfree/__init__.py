@@ -28,7 +28,14 @@ from rootfree.full_matrix import FullMatrix, FullMatrixState
 from rootfree.plan import Plan, PlanRow, plan
 from rootfree.precision import Precision, add_step, as_update, cast, is_zero, scalars, store
 from rootfree.shampoo import Shampoo, ShampooState
-from rootfree.signature import Arguments, arguments, check_hypers, docstring, signature
+from rootfree.signature import (
+    Arguments,
+    arguments,
+    check_hypers,
+    check_together,
+    docstring,
+    signature,
+)
 from rootfree.sirf_shampoo import SIRFShampoo, SIRFShampooState
 from rootfree.state import roles, with_roles
 from rootfree.validation import check_choice, check_gradient, check_hyper, check_number
@@ -73,6 +80,7 @@ __all__ = [
     "check_hyper",
     "check_hypers",
     "check_number",
+    "check_together",
     "curvature_scale",
     "descend",
     "docstring",

@@ -66,6 +66,11 @@ class Method:
         }
         return {name: role for name, role in fields.items() if name in self.hyper}
 
+    def absent(self, roles: Collection[str]) -> tuple[str, ...]:
+        """Return the keys of `buffers` that have no array among the roles of a state."""
+        fields = {role.partition(".")[0] for role in roles}
+        return tuple(name for name, field in self.buffers.items() if field not in fields)
+
     def rule(
         self, precision: Precision, *, without: Collection[str] = (), **options: Any
     ) -> Rule[Any]:

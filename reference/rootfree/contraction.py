@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 from rootfree._typing import Array, Scalar, namespace
 from rootfree.curvature import (
@@ -24,8 +24,9 @@ from rootfree.curvature import (
     OuterProductCurvature,
 )
 from rootfree.precision import Precision, cast
-from rootfree.shapes import along, matrix, partial_trace
-from rootfree.structures import Factor, Structure, identity, scale
+from rootfree.shapes import along, broadcast_along, matrix, partial_trace
+from rootfree.structures import Factor, Structure, scale, transposed
+from rootfree.structures._diagonals import diagonal
 
 Spaces = tuple[Structure, ...]
 Factors = tuple[Factor, ...]
@@ -75,6 +76,19 @@ def viewed(x: Array, dims: tuple[int, ...], precision: Precision) -> Array:
     return namespace(x).reshape(x, (x.shape[0], *dims))
 
 
+def mean_trace(matrix: Array) -> Array:
+    """Return the mean of the diagonal of every matrix of a stack, ``(n,)``."""
+    return namespace(matrix).sum(diagonal(matrix), axis=1) * (1.0 / matrix.shape[1])
+
+
+def product_of_others(values: Sequence[Array], without: int) -> Array:
+    """Return the product of all numbers but one, ``(n,)``: 1 if there is no other."""
+    out = namespace(*values).ones_like(values[without])
+    for i, value in enumerate(values):
+        out = out if i == without else out * value
+    return out
+
+
 def _vectors(
     grad: Array,
     curvature: OuterProductCurvature | None,
@@ -95,7 +109,7 @@ def _vectors(
         return x, weight
     total = math.prod(dims)
     share = weight / total
-    root: Any = math.sqrt(share) if isinstance(share, float) else namespace(x).sqrt(share)
+    root = math.sqrt(share) if isinstance(share, int | float) else namespace(x).sqrt(share)
     return root * x, float(total)
 
 
@@ -104,8 +118,7 @@ def _of_diagonal(h: Array, j: int, spaces: Spaces, factors: Factors, share: floa
     xp = namespace(h)
     for i, (space, k) in enumerate(zip(spaces, factors, strict=True)):
         if i != j:
-            shape = tuple(n if a in (0, i + 1) else 1 for a, n in enumerate(h.shape))
-            h = h * xp.reshape(space.row_squares(k), shape)
+            h = h * broadcast_along(space.row_squares(k), i + 1, h)
     weights = share * xp.sum(matrix(h, j + 1), axis=2)
     return spaces[j].gram(factors[j], weights)
 
@@ -115,31 +128,23 @@ def _of_factors(curvature: KroneckerCurvature, spaces: Spaces, factors: Factors)
     seen, traces = [], []
     for space, k, given in zip(spaces, factors, curvature.factors, strict=True):
         h = cast(given, space.precision.working_dtype)
-        xp = namespace(h)
-        half = xp.matrix_transpose(space.apply_transposed(k, h))
+        half = transposed(space.apply_transposed(k, h))
         product = space.apply_transposed(k, half)  # K^T (K^T H)^T = K^T H K
         seen.append(space.project(product))
-        trace = xp.sum(xp.sum(product * identity(space.size, h, space.precision), axis=2), axis=1)
-        traces.append(trace * (1.0 / space.size))
-    out = []
-    for j, target in enumerate(seen):
-        weight = namespace(traces[j]).ones_like(traces[j])
-        for i, trace in enumerate(traces):
-            weight = weight if i == j else weight * trace
-        out.append(scale(target, weight))
-    return out
+        traces.append(mean_trace(product))
+    return [scale(target, product_of_others(traces, j)) for j, target in enumerate(seen)]
 
 
 def _of_matrix(curvature: MatrixCurvature, spaces: Spaces, factors: Factors) -> list[Factor]:
     """Return the contraction of a whole curvature matrix: all factors from both sides."""
-    dims, precision = tuple(space.size for space in spaces), spaces[0].precision
-    h = cast(curvature.matrix, precision.working_dtype)
+    dims = tuple(space.size for space in spaces)
+    h = cast(curvature.matrix, spaces[0].precision.working_dtype)
     h = namespace(h).reshape(h, (h.shape[0], *dims, *dims))
     for axis, (space, k) in enumerate(zip(spaces * 2, factors * 2, strict=True), 1):
         h = _through(h, axis, space, k)
     total = math.prod(dims)
     return [
-        scale(space.project(partial_trace(h, axis, precision)), space.size / total)
+        scale(space.project(partial_trace(h, axis)), space.size / total)
         for axis, space in enumerate(spaces, 1)
     ]
 

@@ -24,6 +24,7 @@ from rootfree.precision import Precision, cast, is_zero, store
 from rootfree.shampoo import inverse_root
 from rootfree.state import buffer, counter, salt
 from rootfree.structures import identity, transposed
+from rootfree.structures._diagonals import on_diagonal
 from rootfree.validation import check_choice, check_number
 
 
@@ -205,7 +206,7 @@ class FullMatrix:
         if isinstance(curvature, MatrixCurvature):
             return cast(curvature.matrix, dtype)
         rows = self._vectors(curvature.diagonal, None)
-        return rows * identity(rows.shape[1], rows, self.precision)
+        return on_diagonal(rows[:, :, 0])
 
     def _vectors(self, grad: Array, curvature: Curvature | None) -> Array:
         """Return the gradient, or the vectors of a curvature, as columns ``(n, D, r)``."""

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from rootfree._typing import Array, Hyper, Scalar, WeightDecayMode, namespace
+from rootfree.contraction import mean_trace, product_of_others, viewed
 from rootfree.curvature import (
     Curvature,
     DiagonalCurvature,
@@ -26,9 +27,10 @@ from rootfree.curvature import (
     MatrixCurvature,
 )
 from rootfree.precision import Precision, cast, is_zero, per_member, store
-from rootfree.shapes import along, matrix, merged, partial_trace
+from rootfree.shapes import along, broadcast_along, matrix, merged, partial_trace
 from rootfree.state import buffer, counter, salt
 from rootfree.structures import identity, transposed
+from rootfree.structures._diagonals import diagonal, on_diagonal
 from rootfree.validation import check_choice, check_limit, check_number
 
 
@@ -144,7 +146,10 @@ class Shampoo:
     def direction(self, grad: Array, state: ShampooState, hyper: Hyper) -> Array:
         """Return G with every axis's root, or inverse, applied, ``(n, *shape)``."""
         del hyper
-        u, dtype = self._view(grad), self.precision.working_dtype
+        u, dtype = (
+            viewed(grad, self.dims(tuple(grad.shape[1:])), self.precision),
+            self.precision.working_dtype,
+        )
         if state.root is not None:
             for axis, root in enumerate(state.root, 1):
                 r = cast(root, dtype)
@@ -154,22 +159,16 @@ class Shampoo:
                 u = solved(u, axis, cast(statistic, dtype))
         return namespace(u).reshape(u, grad.shape)
 
-    def _view(self, grad: Array) -> Array:
-        """Return the gradient in the working dtype, ``(n, d_1, ..., d_N)``."""
-        grad = cast(grad, self.precision.working_dtype)
-        dims = self.dims(tuple(grad.shape[1:]))
-        return namespace(grad).reshape(grad, (grad.shape[0], *dims))
-
     def _sums(self, grad: Array) -> list[Array]:
         """Return the outer product of the gradient over all axes but one, for each."""
-        g = self._view(grad)
+        g = viewed(grad, self.dims(tuple(grad.shape[1:])), self.precision)
         return [_square(matrix(g, axis), self.precision) for axis in range(1, g.ndim)]
 
     def _seen(
         self, grad: Array, curvature: Curvature | None, old: list[Array], hyper: Hyper
     ) -> list[Array]:
         """Return every axis's curvature as it is seen through the other axes' inverses."""
-        dims, xp = [s.shape[1] for s in old], namespace(grad)
+        dims, xp = self.dims(tuple(grad.shape[1:])), namespace(grad)
         damped = not is_zero(hyper.damping)
         eyes = [identity(s.shape[1], s, self.precision) for s in old]
         inverses = []
@@ -177,8 +176,8 @@ class Shampoo:
             inverses = [xp.linalg.solve(s, eye) for s, eye in zip(old, eyes, strict=True)]
         new = self._contracted(grad, curvature, old, inverses, dims, hyper)
         if damped:
-            means = [_trace(inv, eye) for inv, eye in zip(inverses, eyes, strict=True)]
-            weights = [hyper.damping * _product(means, j) for j in range(len(eyes))]
+            means = list(map(mean_trace, inverses))
+            weights = [hyper.damping * product_of_others(means, j) for j in range(len(eyes))]
             terms = zip(new, weights, eyes, strict=True)
             new = [h + per_member(weight, eye) * eye for h, weight, eye in terms]
         return new
@@ -189,23 +188,21 @@ class Shampoo:
         curvature: Curvature | None,
         old: list[Array],
         inverses: list[Array],
-        dims: list[int],
+        dims: tuple[int, ...],
         hyper: Hyper,
     ) -> list[Array]:
         """Return the curvature of every axis without damping."""
         dtype, total, xp = self.precision.working_dtype, math.prod(dims), namespace(grad)
         axes = range(len(dims))
         if isinstance(curvature, DiagonalCurvature):
-            h, out = self._view(curvature.diagonal), []
+            h, out = viewed(curvature.diagonal, dims, self.precision), []
             for j in axes:
                 seen = h
                 for i, inverse in enumerate(inverses):
                     if i != j:
-                        shape = tuple(n if a in (0, i + 1) else 1 for a, n in enumerate(h.shape))
-                        seen = seen * xp.reshape(_diagonal(inverse, self.precision), shape)
+                        seen = seen * broadcast_along(diagonal(inverse), i + 1, h)
                 rows = (dims[j] / total) * xp.sum(matrix(seen, j + 1), axis=2)
-                eye = identity(dims[j], h, self.precision)
-                out.append(xp.expand_dims(rows, axis=2) * eye)
+                out.append(on_diagonal(rows))
             return out
         if isinstance(curvature, KroneckerCurvature):
             factors = [cast(h, dtype) for h in curvature.factors]
@@ -214,7 +211,8 @@ class Shampoo:
                 for inverse, h in zip(inverses, factors, strict=True)
             ]
             return [
-                per_member(_product(means, j), factors[j]) * _symmetric(factors[j]) for j in axes
+                per_member(product_of_others(means, j), factors[j]) * _symmetric(factors[j])
+                for j in axes
             ]
         if isinstance(curvature, MatrixCurvature):
             h = cast(curvature.matrix, dtype)
@@ -223,11 +221,14 @@ class Shampoo:
                 seen = h
                 for i in axes:
                     seen = seen if i == j else solved(seen, i + 1, old[i])
-                trace = partial_trace(seen, j + 1, self.precision)
+                trace = partial_trace(seen, j + 1)
                 out.append((dims[j] / total) * _symmetric(trace))
             return out
         if curvature is None:
-            x, weight = self._view(grad), hyper.curvature_scale
+            x, weight = (
+                viewed(grad, self.dims(tuple(grad.shape[1:])), self.precision),
+                hyper.curvature_scale,
+            )
         else:
             x, weight = cast(curvature.vectors, dtype), 1.0
             x = xp.reshape(x, (*x.shape[:2], *dims))
@@ -271,21 +272,3 @@ def _square(m: Array, precision: Precision) -> Array:
 def _symmetric(h: Array) -> Array:
     """Return (H + H^T)/2, which removes the asymmetry of rounding only."""
     return 0.5 * (h + transposed(h))
-
-
-def _diagonal(m: Array, precision: Precision) -> Array:
-    return namespace(m).sum(m * identity(m.shape[1], m, precision), axis=2)
-
-
-def _trace(m: Array, eye: Array) -> Array:
-    """Return the mean of the diagonal, ``(n,)``."""
-    xp = namespace(m)
-    return xp.sum(xp.sum(m * eye, axis=2), axis=1) * (1.0 / m.shape[1])
-
-
-def _product(means: list[Array], without: int) -> Array:
-    """Return the product of all but one."""
-    out = namespace(*means).ones_like(means[0])
-    for i, mean in enumerate(means):
-        out = out if i == without else out * mean
-    return out

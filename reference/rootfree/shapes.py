@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from rootfree._typing import Array, device, namespace
-from rootfree.precision import Precision
+from rootfree._typing import Array, namespace
+from rootfree.structures._diagonals import diagonal
 
 
 def merged(shape: tuple[int, ...], limit: int | None = None) -> tuple[int, ...]:
@@ -75,20 +75,24 @@ def unmatrix(m: Array, shape: tuple[int, ...], axis: int) -> Array:
     return x if back == order == tuple(range(len(shape))) else xp.permute_dims(x, back)
 
 
-def partial_trace(x: Array, axis: int, precision: Precision) -> Array:
+def broadcast_along(values: Array, axis: int, like: Array) -> Array:
+    """Return ``(n, d_axis)`` reshaped to broadcast over ``like``, ``(n, d_1, ..., d_N)``."""
+    shape = tuple(length if i in (0, axis) else 1 for i, length in enumerate(like.shape))
+    return namespace(values).reshape(values, shape)
+
+
+def partial_trace(x: Array, axis: int) -> Array:
     """Return the trace over all axes but one, ``(n, d_axis, d_axis)``.
 
     Args:
         x: ``(n, d_1, ..., d_N, d_1, ..., d_N)``, a matrix on the product space.
         axis: which stays, 1 to N.
-        precision: the dtype of ``x`` is its working one.
     """
     xp, axes = namespace(x), (x.ndim - 1) // 2
     rest = [i for i in range(1, axes + 1) if i != axis]
-    order = (0, axis, axes + axis, *rest, *(axes + i for i in rest))
+    order = (0, *rest, *(axes + i for i in rest), axis, axes + axis)
     moved = x if order == tuple(range(x.ndim)) else xp.permute_dims(x, order)
     n, length = x.shape[0], x.shape[axis]
     others = math.prod(x.shape[i] for i in rest)
-    pairs = xp.reshape(moved, (n, length, length, others * others))
-    eye = xp.eye(others, dtype=precision.working_dtype, device=device(x))
-    return xp.sum(pairs * xp.reshape(eye, (1, 1, 1, others * others)), axis=3)
+    square = xp.reshape(moved, (n, others, others, length, length))
+    return xp.sum(diagonal(square), axis=1)

@@ -39,8 +39,8 @@ _MEANING: Final = {
     ),
     "loss_reduction": "'mean', or 'sum' for a loss that is a sum: then the curvature scale is 1.",
     "update_every": (
-        "period of the preconditioner's update, >= 1, or a function of the count of steps so far "
-        "that says whether this one updates it. The first step does."
+        "period of the preconditioner's update, >= 1; with a period the first step updates it. Or "
+        "a function of the count of steps so far that says whether this one does."
     ),
     "structure": (
         "of the factors: 'dense', 'diagonal', 'block_diagonal(k)', 'tril', 'triu', "
@@ -197,6 +197,15 @@ def check_hypers(
     decay = options.get("decay", method.fixed.get("decay", 1))
     for name, value in hyper.items():
         check_hyper(name, value, decay=decay, shown=lr if name == "lr" else name)
+    check_together(method, hyper, options)
+
+
+def check_together(method: Method, hyper: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Check that hyper-parameters go with a method and its options, each being in its range.
+
+    Raises:
+        ValueError: if they do not: the step would divide by zero, or cannot be taken.
+    """
     if "eigh" in method.decompositions and is_zero(hyper["damping"]):
         raise ValueError(
             f"`damping` of {method.title} must be > 0, got {hyper['damping']!r}: the statistic is "

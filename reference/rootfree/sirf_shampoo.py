@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from rootfree._typing import Array, Hyper, Scalar, WeightDecayMode, namespace
-from rootfree.contraction import contracted, viewed
+from rootfree.contraction import contracted, product_of_others, viewed
 from rootfree.curvature import Curvature
 from rootfree.precision import Precision, cast, is_zero, per_member, store
 from rootfree.shapes import along, merged
@@ -191,8 +191,8 @@ class SIRFShampoo:
                 old = self._working((state.factor_momentum[axis],))[0]
                 m = add(scale(old, hyper.precond_momentum), scale(m, 1 - hyper.precond_momentum))
                 averages.append(self._store(m, f"factor_momentum.{axis}", state))
-            rate = scale(space.times(k, m), self._rate(space, m, hyper.precond_lr))
-            moved.append(self._store(add(k, scale(rate, -1.0)), f"factor.{axis}", state))
+            change = scale(space.times(k, m), -self._rate(space, m, hyper.precond_lr))
+            moved.append(self._store(add(k, change), f"factor.{axis}", state))
         return state._replace(
             factor=tuple(moved),
             factor_momentum=None if state.factor_momentum is None else tuple(averages),
@@ -238,13 +238,10 @@ class SIRFShampoo:
             space.squared_norm(k) * (1.0 / space.size)
             for space, k in zip(spaces, factors, strict=True)
         ]
-        out = []
-        for j, (space, k, target) in enumerate(zip(spaces, factors, targets, strict=True)):
-            weight = damping * _ones(sizes[j])
-            for i, size in enumerate(sizes):
-                weight = weight if i == j else weight * size
-            out.append(add(target, scale(space.gram(k), weight)))
-        return out
+        return [
+            add(target, scale(space.gram(k), damping * product_of_others(sizes, j)))
+            for j, (space, k, target) in enumerate(zip(spaces, factors, targets, strict=True))
+        ]
 
     def _rate(self, space: Structure, m: Factor, precond_lr: Scalar) -> Scalar:
         """Return the step size of every member's factor, ``(n,)``, or the rate itself."""

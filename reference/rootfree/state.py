@@ -43,11 +43,9 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Array]]:
         yield name, value
         return
     for axis, entry in enumerate(value):
-        if isinstance(entry, tuple) and len(entry) > 1:
-            for part, array in enumerate(entry):
-                yield f"{name}.{axis}.{part}", array
-        else:
-            yield f"{name}.{axis}", entry[0] if isinstance(entry, tuple) else entry
+        parts = entry if isinstance(entry, tuple) else (entry,)
+        for part, array in enumerate(parts):
+            yield (f"{name}.{axis}.{part}" if len(parts) > 1 else f"{name}.{axis}"), array
 
 
 def _placed(name: str, value: Any, arrays: Mapping[str, Any]) -> Any:

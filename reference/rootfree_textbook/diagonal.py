@@ -41,8 +41,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rootfree_textbook.descent import Array, State, WeightDecayMode
-from rootfree_textbook.descent import descend as _descend
+from rootfree_textbook.descent import Array, State, WeightDecayMode, descend
 
 # A denominator of 0 is met with a gradient of 0, and 0/tiny is the 0 that is wanted.
 TINY: Final = float(np.finfo(np.float64).tiny)
@@ -64,7 +63,7 @@ def sgd(
         B. T. Polyak. Some Methods of Speeding Up the Convergence of Iteration Methods. 1964.
     """
     new = {**state, "step": state["step"] + 1}
-    return _descend(param, grad, new, lr, weight_decay, weight_decay_mode, momentum)
+    return descend(param, grad, new, lr, weight_decay, weight_decay_mode, momentum)
 
 
 def adagrad(
@@ -96,7 +95,7 @@ def adagrad(
     s = (1 - precond_lr * decay) * state["statistic"] + precond_lr * squared
     direction = grad / np.maximum(np.sqrt(s) + damping, TINY)
     new = {**state, "statistic": np.asarray(s), "step": state["step"] + 1}
-    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
+    return descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
 
 
 def rmsprop(
@@ -127,7 +126,7 @@ def rmsprop(
     s = (1 - precond_lr * decay) * state["statistic"] + precond_lr * squared
     direction = grad / np.maximum(np.sqrt(s) + damping, TINY)
     new = {**state, "statistic": np.asarray(s), "step": state["step"] + 1}
-    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
+    return descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
 
 
 def adamw(
@@ -171,7 +170,7 @@ def adamw(
     v_hat = v / (precond_lr * np.sum(beta2 ** np.arange(t)))
     new["statistic"] = np.asarray(v)
     direction = m_hat / np.maximum(np.sqrt(v_hat) + damping, TINY)
-    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode)
+    return descend(param, direction, new, lr, weight_decay, weight_decay_mode)
 
 
 def rf_adagrad(
@@ -201,7 +200,7 @@ def rf_adagrad(
     s = (1 - precond_lr * decay) * state["statistic"] + precond_lr * fisher
     direction = grad / np.maximum(s + damping, TINY)
     new = {**state, "statistic": np.asarray(s), "step": state["step"] + 1}
-    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
+    return descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
 
 
 def rf_rmsprop(
@@ -236,7 +235,7 @@ def rf_rmsprop(
     s = (1 - precond_lr * decay) * state["statistic"] + precond_lr * fisher
     direction = grad / np.maximum(s + damping, TINY)
     new = {**state, "statistic": np.asarray(s), "step": state["step"] + 1}
-    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
+    return descend(param, direction, new, lr, weight_decay, weight_decay_mode, momentum)
 
 
 def rf_adamw(
@@ -276,4 +275,4 @@ def rf_adamw(
     s = (1 - precond_lr * decay) * state["statistic"] + precond_lr * fisher
     new["statistic"] = np.asarray(s)
     direction = e / np.maximum(s + damping, TINY)
-    return _descend(param, direction, new, lr, weight_decay, weight_decay_mode)
+    return descend(param, direction, new, lr, weight_decay, weight_decay_mode)

@@ -133,12 +133,12 @@ def test_twelve_products(p, d, damping):
 
     As written today: K K^T is never formed, so `direction` takes four products at any
     `update_every`, and products that are symmetric are taken in full. Elementwise and in sums, for
-    an axis of length d: 17 d^2 + 6 in `observe`, of which 4 d^2 + 3 for the damping; 5 for each
+    an axis of length d: 16 d^2 + 7 in `observe`, of which 4 d^2 + 3 for the damping; 5 for each
     number of the parameter in `descend`, and 1 for the counter.
     """
     row = plan(METHODS["sirf_shampoo"].rule(SINGLE), [(p, d)], damping=damping).rows[0]
     squares, cubes, mixed = p**2 + d**2, p**3 + d**3, p * d * (p + d)
-    products, other = 4 * cubes + 4 * mixed, 17 * squares + 12
+    products, other = 4 * cubes + 4 * mixed, 16 * squares + 14
     if damping == 0:
         products, other = products - 2 * cubes, other - 4 * squares - 6
     assert row.observe_flops == products + other

@@ -127,7 +127,7 @@ class Case:
         if 0 in self.shape:
             return {}
         rule = self.rule(Precision.uniform(np.dtype("float64")))
-        param: Any = np.zeros((1, *self.shape))  # matching it with a protocol takes checkers minutes
+        param: Any = np.zeros((1, *self.shape))  # NDArray against a protocol takes long
         fresh = rootfree.roles(rule.init(param))
         kept = {role: tuple(array.shape[1:]) for role, array in fresh.items()}
         names = sorted(kept, key=_order)

@@ -141,20 +141,22 @@ def _trees(parts: list[Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _arrays(role: str, entry: Any) -> Iterator[tuple[str, jax.Array]]:
+def _arrays(role: str, entry: Any) -> Iterator[tuple[str, Any]]:
     """Yield the arrays of an entry, a tuple by axis or by part of a structure, by role."""
-    if isinstance(entry, tuple) and not hasattr(entry, "_fields"):
+    if hasattr(entry, "dtype"):
+        yield role, entry
+    elif isinstance(entry, tuple) and not hasattr(entry, "_fields"):
         for index, one in enumerate(entry):
             yield from _arrays(f"{role}.{index}", one)
-    elif hasattr(entry, "dtype"):
-        yield role, entry
 
 
 def _filled(role: str, old: Any, saved: HostArrays) -> Any:
     """Return an entry like ``old`` with arrays put in by role."""
+    if hasattr(old, "dtype"):
+        return jnp.asarray(saved[role], dtype=old.dtype)
     if isinstance(old, tuple) and not hasattr(old, "_fields"):
         return tuple(_filled(f"{role}.{index}", one, saved) for index, one in enumerate(old))
-    return jnp.asarray(saved[role], dtype=old.dtype) if hasattr(old, "dtype") else old
+    return old
 
 
 def _types(spec: Spec) -> Any:

@@ -15,7 +15,6 @@ from typing import Any, Final, TypeAlias
 
 from rootfree.precision import Precision
 from rootfree.structures._base import Factor, Structure, add, identity, scale, transposed
-from rootfree.structures._diagonals import diagonal
 from rootfree.structures.arrowhead import Arrowhead
 from rootfree.structures.block_diagonal import BlockDiagonal
 from rootfree.structures.dense import Dense
@@ -174,7 +173,6 @@ __all__ = [
     "add",
     "by_axis",
     "canonical",
-    "diagonal",
     "identity",
     "named",
     "names",
