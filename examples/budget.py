@@ -6,10 +6,13 @@ the grid grows by one step on that side, up to a limit that is the same for all.
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from multiprocessing import get_context
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -115,3 +118,21 @@ def conduct(
     ):
         for finished in as_completed([threads.submit(counted, job) for job in jobs]):
             yield finished.result()
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """Return the command line that every example has: where to write, how much to do."""
+    made = argparse.ArgumentParser(description=description, epilog=f"example: {example}")
+    made.add_argument(
+        "--out", type=Path, default=Path("build/demo"), help="folder to write to (%(default)s)"
+    )
+    made.add_argument(
+        "--quick", action="store_true", help="a smoke test: too little training to mean anything"
+    )
+    made.add_argument(
+        "--workers",
+        type=int,
+        default=min(os.cpu_count() or 1, 8),
+        help="processes, which change how long it takes but no loss (%(default)s here)",
+    )
+    return made

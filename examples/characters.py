@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import platform
 import statistics
 import time
@@ -22,11 +21,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from budget import Grid, best, conduct, edge, search
+from budget import Grid, best, conduct, edge, parser, search
 from character_report import Report, Run, Study, summary, tables, write
 from character_tasks import CONTEXT, GPT, load, windows
 from rich.console import Console
@@ -368,23 +366,10 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
-        description="Root-free and root-based methods on a character GPT.",
-        epilog="example: python examples/characters.py --quick --out build/demo",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("build/demo"), help="folder to write to (%(default)s)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a smoke test: too little training to mean anything"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(os.cpu_count() or 1, 8),
-        help="processes, which change how long it takes but no loss (%(default)s here)",
-    )
-    return parser.parse_args()
+    return parser(
+        "Root-free and root-based methods on a character GPT.",
+        "python examples/characters.py --quick --out build/demo",
+    ).parse_args()
 
 
 def describe(plan: Plan, studies: list[Study], *, quick: bool) -> Report:

