@@ -29,8 +29,7 @@ from character_report import Report, Run, Study, summary, tables, write
 from character_tasks import CONTEXT, GPT, load, windows
 from rich.console import Console
 from rich.progress import Progress
-from rootfree_array import StalledStateWarning
-from rootfree_torch import SGD, AdamW, RFRMSProp, Shampoo, SIRFShampoo
+from rootfree_torch import SGD, AdamW, RFRMSProp, Shampoo, SIRFShampoo, StalledStateWarning
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch forgot to export it
 from torch.nn.functional import cross_entropy

@@ -24,6 +24,8 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
     raise ImportError(f"rootfree_torch needs torch >= 2.6, found {torch.__version__}")
 
 # What follows may use the torch that was just found.
+from rootfree_array import StalledStateWarning
+
 from rootfree_torch._distributed import global_batch_size
 from rootfree_torch._optimizer import (
     SGD,
@@ -58,6 +60,7 @@ __all__ = [  # noqa: RUF022  # the catalogue's order
     "Shampoo",
     "RFShampoo",
     "SIRFShampoo",
+    "StalledStateWarning",
     "global_batch_size",
     "capabilities",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import rootfree
 import torch
@@ -18,11 +18,6 @@ from rootfree import Method, Precision
 from rootfree_torch._precision import named_dtype
 
 Group = dict[str, Any]
-
-_SCALE: Final = {"batch_size": 1, "loss_reduction": "mean"}
-_MATRIX: Final = {"update_every": 1, "compute_dtype": None}
-"""What methods that multiply the curvature, and methods that keep matrices, read beside the rest.
-"""
 
 
 class Member(NamedTuple):
@@ -89,7 +84,7 @@ def filled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> Group:
     read = _arguments(method)
     unread = {name for name in _arguments(rootfree.method(defaults["rule"])) if name not in read}
     own = {**dict.fromkeys(sorted(unread)), **method.hyper, **method.options}
-    return {**_shared(method), **defaults, **own, **group}
+    return {**method.shared, **defaults, **own, **group}
 
 
 def completed(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> Group:
@@ -100,7 +95,7 @@ def completed(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> Group:
     """
     full = filled(group, defaults)
     method = rootfree.method(full["rule"])
-    for name in _shared(method):
+    for name in method.shared:
         if callable(full[name]):
             raise TypeError(
                 f"`{name}` of a group must be a number; a callable goes to the constructor, for "
@@ -128,12 +123,7 @@ def _checked(method: Method, group: Group) -> Group:
 
 def _arguments(method: Method) -> list[str]:
     """Return the names of the arguments that depend on the method."""
-    return [*method.hyper, *_shared(method), *method.options]
-
-
-def _shared(method: Method) -> Group:
-    """Return the arguments that some methods have, and that do not depend on which."""
-    return {**(_SCALE if method.scaled else {}), **(_MATRIX if method.matrix else {})}
+    return [*method.hyper, *method.shared, *method.options]
 
 
 def plain(name: str, value: Any) -> Any:

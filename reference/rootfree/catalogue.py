@@ -66,6 +66,12 @@ class Method:
         }
         return {name: role for name, role in fields.items() if name in self.hyper}
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The arguments of its kind, scaled or with matrices, with their defaults."""
+        scale = {"batch_size": 1, "loss_reduction": "mean"} if self.scaled else {}
+        return {**scale, **({"update_every": 1, "compute_dtype": None} if self.matrix else {})}
+
     def absent(self, roles: Collection[str]) -> tuple[str, ...]:
         """Return the keys of `buffers` that have no array among the roles of a state."""
         fields = {role.partition(".")[0] for role in roles}

@@ -284,8 +284,6 @@ def _check_options(method: Method, options: Mapping[str, Any]) -> None:
 
 def _static(method: Method) -> dict[str, Any]:
     """Return the keyword parameters that every adapter has, with their defaults."""
-    scale = {"batch_size": 1, "loss_reduction": "mean"} if method.scaled else {}
-    period = {"update_every": 1} if method.matrix else {}
-    products = {"compute_dtype": None} if method.matrix else {}
-    dtypes = {"state_dtype": None, **products, "rounding": "nearest"}
-    return {**scale, **period, **method.options, **dtypes}
+    shared = method.shared
+    products = {name: shared.pop(name) for name in ("compute_dtype",) if name in shared}
+    return {**shared, **method.options, "state_dtype": None, **products, "rounding": "nearest"}

@@ -24,9 +24,10 @@ def weight():
 
 
 def test_names():
-    """Public names are the catalogue's classes, in its order, then the functions."""
+    """Public names are the catalogue's classes, in its order, the warning, then the functions."""
     classes = [method.class_name for method in METHODS.values()]
-    assert rootfree_torch.__all__ == [*classes, "global_batch_size", "capabilities"]
+    others = ["StalledStateWarning", "global_batch_size", "capabilities"]
+    assert rootfree_torch.__all__ == [*classes, *others]
 
 
 def test_signature(cls):
