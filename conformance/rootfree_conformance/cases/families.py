@@ -44,14 +44,14 @@ class Policy:
         """Return whether a corner says something new of a method under it.
 
         Options of methods that keep matrices are code, which every policy would meet alike: they
-        are judged in float32, structures with rounded storage and products too.
+        are judged in float32, structures in every dtype, with rounded storage and products.
         """
         if not method.matrix or self.label == "float32":
             return True
         if self.products is not None:
             return corner in STRUCTURED or corner.name in PRODUCT_CORNERS
         if corner in STRUCTURED:
-            return self.rounding == "stochastic"
+            return self.rounding == "stochastic" or self.label == "float64"
         return corner.name == "period" or not (corner.options or corner.without)
 
 
