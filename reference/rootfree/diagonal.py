@@ -97,6 +97,11 @@ class Diagonal:
                 "set it to False"
             )
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether a parameter may be cut: the bits of stochastic rounding depend on the place."""
+        return self.precision.rounding == "nearest"
+
     def dims(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the parameter's shape: every number has its own statistic."""
         return shape
@@ -160,7 +165,12 @@ class Diagonal:
             first_moment = self._store(e, "first_moment", state)
         return state._replace(statistic=statistic, first_moment=first_moment)
 
-    def direction(self, grad: Array, state: DiagonalState, hyper: Hyper) -> Array:
+    def derive(self, state: DiagonalState, shape: tuple[int, ...], period: int) -> None:
+        """Return ``None``: nothing of a step lasts."""
+
+    def direction(
+        self, grad: Array, state: DiagonalState, hyper: Hyper, derived: None = None
+    ) -> Array:
         """Return ``x / max(s**power + damping, tiny)``, ``(n, *shape)``, in the working dtype."""
         dtype = self.precision.working_dtype
         x = cast(grad if state.first_moment is None else state.first_moment, dtype)
