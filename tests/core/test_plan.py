@@ -254,10 +254,10 @@ def test_table():
         == """\
 name    shape     axes     state (bytes)  observe (flop)  direction (flop)
 ------  --------  -------  -------------  --------------  ----------------
-weight  (50, 20)  50 x 20          8,004           5,000             8,001
-b       (20,)     20                 164             100               161
+weight  (50, 20)  50 x 20          8,004           4,000             8,001
+b       (20,)     20                 164              80               161
 ------  --------  -------  -------------  --------------  ----------------
-total                              8,168           5,100             8,162"""
+total                              8,168           4,080             8,162"""
     )
     wide = str(plan(METHODS["sirf_shampoo"].rule(SINGLE), {"w": (50_000, 512)}))
     assert " 50000 diagonal x 512 dense " in wide
