@@ -241,16 +241,17 @@ def _is_plain(param: torch.Tensor) -> bool:
 
 
 def _cut(key: Any, found: Sequence[Member]) -> list[Sequence[Member]]:
-    """Return the members of each bucket: a stack must fit, and be worth a copy.
+    """Return the members of each bucket: a stack must fit, and be worth its copies.
 
-    Parameters of an elementwise rule that fill the cache alone stay alone: copying them to a stack
-    would take as long as their step.
+    On a CPU it is worth them while calls cost more than memory: where a parameter fills a good part
+    of the cache alone, one after the other is faster. Other devices want few calls.
     """
     *_, rule, _, device, plain, repeats = key
     foreach, size = found[0].group["foreach"], found[0].param.numel()
     most = _MOST // size
-    if rule.elementwise and device.type == "cpu":
-        most = CHUNK // size if size <= CHUNK // 4 else 1
+    if device.type == "cpu" and foreach is None:
+        whole = CHUNK if rule.elementwise else 2 * CHUNK
+        most = whole // size if size <= CHUNK // 4 else 1
     most = max(1, most) if plain and not repeats and foreach is not False else 1
     return [found[start : start + most] for start in range(0, len(found), most)]
 

@@ -42,8 +42,9 @@ _EXTRA: Final = {
     ),
     "maximize": "ascend instead of descend. Default False.",
     "foreach": (
-        "whether equal parameters are stacked and stepped together, with equal results but for the "
-        "rounding of their products; by default those that are plain tensors. Default None."
+        "whether equal parameters are stacked and stepped together; results are equal but for the "
+        "rounding of products. True for all that are plain tensors, False for none, None for those "
+        "where it saves time: on a CPU the small ones. Default None."
     ),
     "compile": (
         "compile each step by `torch.compile`, once for every kind of bucket; needs a compiler. "
