@@ -12,7 +12,7 @@ from rootfree import Curvature, Hyper
 from rootfree_torch import _state
 from rootfree_torch._buckets import Bucket
 from rootfree_torch._groups import Group
-from rootfree_torch._texts import Arrays, Call, advanced, eagerly, observed, stepped
+from rootfree_torch._texts import Arrays, Call, advanced, eagerly, observed, stepped, unexported
 
 Period = Callable[[int], bool]
 """Says whether the step after so many updates the preconditioner."""
@@ -95,7 +95,7 @@ class BucketStep(NamedTuple):
             kept = bucket.kept(part.start, part.stop)
             moved = call(advanced, bucket.kind, arrays._replace(kept=kept), place)
         if len(params) > 1:
-            torch._foreach_copy_(params, list(moved.unbind(0)))
+            unexported._foreach_copy_(params, list(moved.unbind(0)))
         bucket.settle()
 
     def _gathered(self, part: range) -> tuple[Any, torch.Tensor | None]:

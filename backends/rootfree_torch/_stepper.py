@@ -14,7 +14,7 @@ from rootfree_torch._checks import Work
 from rootfree_torch._groups import Group, Member
 from rootfree_torch._programs import Programs
 from rootfree_torch._step import BucketStep, Period, hyper_of
-from rootfree_torch._texts import Arrays, Kind, Text, eagerly, stepped
+from rootfree_torch._texts import Arrays, Kind, Text, eagerly, stepped, unexported
 
 _MOST: Final = 32  # lone parameters in one program: few calls, and compilation within bounds
 
@@ -103,7 +103,7 @@ class Squad:
     def run(self, programs: Programs, grads: list[Any], hyper: Hyper) -> None:
         """Step with these gradients and scalars."""
         if self._maximize:
-            grads = list(torch._foreach_neg(grads))
+            grads = list(unexported._foreach_neg(grads))
         scalars: list[Any] = [x for x in hyper if isinstance(x, torch.Tensor)]
         mark = (
             len(scalars),
@@ -122,7 +122,7 @@ class Squad:
         each = (len(arguments) - len(scalars)) // len(grads)
         arguments[len(scalars) :: each] = [grad.unsqueeze(0) for grad in grads]
         self._program(*arguments)
-        torch._foreach_add_([bucket.steps for bucket in self.buckets], 1)
+        unexported._foreach_add_([bucket.steps for bucket in self.buckets], 1)
         for bucket in self.buckets:
             bucket.tick([True])
 

@@ -17,6 +17,10 @@ CHUNK: Final = 2**17
 """Elements of an array that a CPU updates at once, so that a step's temporaries stay in cache."""
 
 
+unexported: Final[Any] = torch
+"""torch with the ``_foreach`` functions, which its own optimizers are made of but types hide."""
+
+
 class Kind(NamedTuple):
     """What does not change between steps: a program that was compiled for it can be used again."""
 
