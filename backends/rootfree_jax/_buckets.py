@@ -34,9 +34,7 @@ class Bucket:
             return trees[0]
         if len(trees) == 1:
             return jax.tree.map(stack, trees[0])
-        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
-        import os
-        return jax.lax.optimization_barrier(stacked) if "i" in os.environ.get("BAR","") else stacked
+        return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
 
     def split(self, results: Any) -> Sequence[Any]:
         """Return a tree of stacks as one tree for each member."""
@@ -45,8 +43,6 @@ class Bucket:
         if len(self.members) == 1:
             return [jax.tree.map(unstack, results)]
         arrays, treedef = jax.tree.flatten(results)
-        import os
-        arrays = jax.lax.optimization_barrier(arrays) if "o" in os.environ.get("BAR","") else arrays
         apart = zip(*map(jnp.unstack, arrays), strict=True)
         return [treedef.unflatten(each) for each in apart]
 

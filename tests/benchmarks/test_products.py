@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from rootfree import METHODS, Precision, plan
+
 from benchmarks.floors import floor_12, floor_12_jax, floor_merged, floor_taken
 from benchmarks.products import all_products, flops, taken_products
 from benchmarks.shape_sets import SETS
-from rootfree import METHODS, Precision, plan
 
 DOUBLE = Precision("float64", "float64", "float64")
 LARGE = ["4x2048^2", "gpt4x256", "mlp3x512"]

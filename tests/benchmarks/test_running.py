@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from benchmarks import counts
 from benchmarks.__main__ import parser
 from benchmarks.contestants import Contestant, Racer

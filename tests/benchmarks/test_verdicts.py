@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+
 from benchmarks.racing import ratios, spread
 from benchmarks.report import markdown, race_rows, target_rows
 from benchmarks.schedule import EVENTS
