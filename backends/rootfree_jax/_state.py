@@ -20,8 +20,7 @@ import optax
 from rootfree import Rule
 from rootfree_array._precision import salt
 
-from rootfree_jax._buckets import stack, unstack
-from rootfree_jax._leaves import Leaves, is_absent, takes_part
+from rootfree_jax._leaves import Leaves, is_absent, stack, takes_part, unstack
 from rootfree_jax._precision import as_array
 
 
@@ -35,7 +34,6 @@ class ScaleState(NamedTuple):
     root: Any  # inverse root of the statistic
     first_moment: Any  # average of gradients per parameter, of its shape
     salt: Any  # key of the stochastic-rounding bits per parameter, () int32
-    phase: Any  # by how many steps its turns come early, per parameter, () int32
 
 
 class DescendState(NamedTuple):
@@ -86,8 +84,7 @@ def fresh(
         if not is_absent(param):
             rule = rule_of(param, f"parameter {name!r}")
             if takes_part(param):
-                initial = _salted(_initial(rule, param, name), name)
-                row = row_of(row, jax.tree.map(unstack, initial))
+                row = row_of(row, _salted(_initial(rule, param, name), name))
         rows.append(row)
     trees = {
         role: leaves.tree([row[role] for row in rows]) if role in present else optax.MaskedNode()
@@ -106,12 +103,8 @@ def rows_of(state: Any, grads: Leaves) -> list[Row]:
     for role in _roles(type(state)):
         tree = getattr(state, role)
         if not is_absent(tree):
-            entries = grads.subtrees(tree, role)
-            for name, row, entry in zip(grads.names, rows, entries, strict=True):
+            for row, entry in zip(rows, grads.subtrees(tree, role), strict=True):
                 row[role] = entry
-                if role == "phase":  # nobody but the schedule reads it
-                    what = f"phase of {name!r}"
-                    row[role] = jax.tree.map(lambda x, what=what: as_array(x, what), entry)
     return rows
 
 
@@ -125,14 +118,15 @@ def advanced(state: S, grads: Leaves, rows: Sequence[Row]) -> S:
     return state._replace(count=optax.safe_increment(state.count), **trees)
 
 
-def member(rule: Any, row: Row, shape: tuple[int, ...], name: str) -> Any:
-    """Return one leaf's entries as its rule's state, not stacked, without the step.
+def member(rule: Any, row: Row, shape: tuple[int, ...], name: str, count: Any) -> Any:
+    """Return one leaf's entries as its rule's state, a stack of one.
 
     Args:
         rule: the leaf's.
         row: its entries.
         shape: of its gradient.
         name: of the leaf.
+        count: updates applied so far.
 
     Raises:
         ValueError: if the entries are not of the shapes that the rule needs for this gradient; the
@@ -141,8 +135,6 @@ def member(rule: Any, row: Row, shape: tuple[int, ...], name: str) -> Any:
     like = _template(rule, shape)
     fields: Row = dict.fromkeys(like._fields)
     for role, entry in row.items():
-        if role == "phase":  # the schedule's, no rule has it
-            continue
         wanted: list[Any] = jax.tree.leaves(getattr(like, role))
         # Containers other than ours are taken as well: flax's nnx makes its own of tuples.
         arrays = [as_array(array, f"{role} of {name!r}") for array in jax.tree.leaves(entry)]
@@ -152,13 +144,14 @@ def member(rule: Any, row: Row, shape: tuple[int, ...], name: str) -> Any:
                 f"state {role!r} of {name!r} has shape {_words(shapes)}, this gradient needs "
                 f"{_words(needed)}; make the state with init from the parameters of these gradients"
             )
-        fields[role] = jax.tree.unflatten(jax.tree.structure(getattr(like, role)), arrays)
-    return like._replace(**fields)
+        form = jax.tree.structure(getattr(like, role))
+        fields[role] = jax.tree.unflatten(form, map(stack, arrays))
+    return like._replace(**{**fields, "step": stack(count)})
 
 
 def row_of(row: Row, state: Any) -> Row:
-    """Return a row with the entries of a rule's state, not stacked, in place of its own."""
-    return row | {role: _kept(getattr(state, role)) for role in row if role != "phase"}
+    """Return the entries that a rule's state has for the roles of ``row``."""
+    return {role: _kept(getattr(state, role)) for role in row}
 
 
 @lru_cache(maxsize=4096)
@@ -178,7 +171,7 @@ def _initial(rule: Rule[Any], param: Any, name: str) -> Any:
 def _kept(value: Any) -> Any:
     """Return a field of a rule's state as it is kept here; a factor of one array is that array."""
     if not isinstance(value, tuple):
-        return value
+        return unstack(value)
     single = [isinstance(entry, tuple) and len(entry) == 1 for entry in value]
     return tuple(_kept(e[0] if alone else e) for e, alone in zip(value, single, strict=True))
 

@@ -16,7 +16,6 @@ References:
 from __future__ import annotations
 
 from rootfree._typing import Array, Hyper, WeightDecayMode
-from rootfree.precision import is_zero
 
 
 def descend(
@@ -39,12 +38,11 @@ def descend(
     Returns:
         The step, ``(n, *shape)``, and the new buffer, both in the working dtype.
     """
-    decays = not is_zero(hyper.weight_decay)
-    if decays and weight_decay_mode == "coupled":
+    if weight_decay_mode == "coupled":
         direction = direction + hyper.weight_decay * param
     if momentum is not None:
         momentum = hyper.momentum * momentum + direction
         direction = momentum
-    if decays and weight_decay_mode == "decoupled":
+    if weight_decay_mode == "decoupled":
         direction = direction + hyper.weight_decay * param
     return -hyper.lr * direction, momentum

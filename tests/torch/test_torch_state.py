@@ -91,17 +91,13 @@ def test_state_dict(cls, make, take_steps):
     assert saved["param_groups"][0]["params"] == [0, 1, 2, 3]
 
 
-def test_arrays_stay_where_they_are(cls, make, take_steps):
-    """Steps write into the state's tensors: what holds their addresses goes on to be right."""
+def test_no_array_is_changed_in_place(cls, make, take_steps):
+    """A shallow copy of the state is a snapshot: a step puts new arrays in place of old ones."""
     optimizer = make(cls)
     take_steps(optimizer, 0)
-    kept = [(roles, dict(roles)) for roles in optimizer.state.values()]
-    before = [{role: x.clone() for role, x in roles.items()} for roles, _ in kept]
+    kept = [(x, x.clone()) for roles in optimizer.state.values() for x in roles.values()]
     take_steps(optimizer, 1)
-    for (roles, old), copied in zip(kept, before, strict=True):
-        assert roles.keys() == old.keys()
-        assert all(roles[role] is old[role] for role in old)
-        assert not torch.equal(roles["step"], copied["step"])
+    assert all(torch.equal(x, copied) for x, copied in kept)
 
 
 def test_resume(cls, make, take_steps, equal_bits):

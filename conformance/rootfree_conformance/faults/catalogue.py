@@ -11,8 +11,7 @@ from typing import Final
 from rootfree_conformance.faults._fault import Fault
 from rootfree_conformance.faults.general import GENERAL
 from rootfree_conformance.faults.matrix import MATRIX
-from rootfree_conformance.faults.together import TOGETHER
 
-FAULTS: Final = (*GENERAL, *MATRIX, *TOGETHER)
+FAULTS: Final = (*GENERAL, *MATRIX)
 
 __all__ = ["FAULTS", "Fault"]

@@ -7,7 +7,7 @@ from typing import Final
 from rootfree_conformance.faults._fault import Fault
 
 _PRECISION = "rootfree/precision.py"
-_STEP = "rootfree_array/_step.py"
+_UPDATE = "rootfree/_update.py"
 _SIRF = "rootfree/sirf_shampoo.py"
 _CONTRACTION = "rootfree/contraction.py"
 _SHAMPOO = "rootfree/shampoo.py"
@@ -153,10 +153,18 @@ MATRIX: Final = (
     Fault(
         "M18",
         "the direction is made with stale factors",
-        _STEP,
-        "    moved, state = rootfree.advanced(",
-        """    moved, _ = rootfree.advanced(work.rule, grad, work.state, param, hyper, active=active)
-    _, state = rootfree.advanced(""",
+        _UPDATE,
+        """    if observe:
+        state = rule.observe(grad, state, hyper, curvature)
+    momentum = None if state.momentum is None else cast(state.momentum, dtype)
+    step, momentum = descend(
+        rule.direction(grad, state, hyper),""",
+        """    before = state
+    if observe:
+        state = rule.observe(grad, state, hyper, curvature)
+    momentum = None if state.momentum is None else cast(state.momentum, dtype)
+    step, momentum = descend(
+        rule.direction(grad, before, hyper),""",
         "L3.2",
         rules=("sirf_shampoo",),
     ),
@@ -190,9 +198,9 @@ MATRIX: Final = (
     Fault(
         "M38",
         "update_every ignored",
-        "rootfree/schedule.py",
-        "return count == 0 or (count + phase) % update_every == 0",
-        "return True",
+        _UPDATE,
+        "else count % update_every == 0",
+        "else True",
         "L3.2",
         rules=("rf_full_matrix",),
     ),
