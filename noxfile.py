@@ -35,7 +35,7 @@ EXTRAS = "torch,jax,conformance,checkpoint"
 def environment(session: nox.Session) -> None:
     """Make the environment that the other sessions share: torch, JAX and the tools."""
     groups = nox.project.dependency_groups(
-        nox.project.load_toml("pyproject.toml"), "test", "types", "package", "demo"
+        nox.project.load_toml("pyproject.toml"), "test", "types", "package", "demo", "bench"
     )
     install(session, "-e", f".[{EXTRAS}]", *groups)
 
@@ -110,6 +110,12 @@ def demo(session: nox.Session) -> None:
     """Train on images and on text with and without the root; arguments go to both examples."""
     for example in ("images.py", "characters.py"):
         shared(session, f"examples/{example}", *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def bench(session: nox.Session) -> None:
+    """Race against peers and judge the performance targets; arguments are passed on."""
+    shared(session, "-m", "benchmarks", *session.posargs)
 
 
 FROM_WHEEL = """

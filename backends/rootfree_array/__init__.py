@@ -12,12 +12,12 @@ Example:
     [0.561, 1.439]
 """
 
-from rootfree_array._optimizer import (
+from rootfree_array._functional import init, update
+from rootfree_array._methods import (
     SGD,
     AdaGrad,
     AdamW,
     FullAdaGrad,
-    Optimizer,
     RFAdaGrad,
     RFAdamW,
     RFFullMatrix,
@@ -28,9 +28,8 @@ from rootfree_array._optimizer import (
     RMSProp,
     Shampoo,
     SIRFShampoo,
-    init,
-    update,
 )
+from rootfree_array._optimizer import Optimizer
 from rootfree_array._platform import Platform, capabilities
 from rootfree_array._precision import StalledStateWarning
 

@@ -1,17 +1,17 @@
-"""The optimizers: a plain loop over a dict of arrays, and its functional form."""
+"""The optimizers: a plain loop over the buckets of a dict of arrays."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
-from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import rootfree
-from rootfree import CURVATURES, Array, Curvature, Hyper, Method, Rule
+from rootfree import Array, Hyper, Method, Rule
 from rootfree.validation import check_period
 
+from rootfree_array._buckets import NOTHING, arranged
 from rootfree_array._checks import (
     Arrays,
     Curvatures,
@@ -23,13 +23,20 @@ from rootfree_array._checks import (
 )
 from rootfree_array._platform import Platform
 from rootfree_array._precision import resolve, warn_if_stalled
-from rootfree_array._state import Roles, fresh, restored, roles, stack, unstack
+from rootfree_array._state import Roles, fresh, phase_of, restored, roles
+from rootfree_array._step import step
+from rootfree_array._store import Store
 
+_TRAILING: Final = {"platform": None, "in_place": False, "stack": True}
 _EXTRA: Final = {
     "platform": "the array library and device; by default the one of `params`.",
     "in_place": (
         "write into the parameters given (needs assignment by index); else `opt.params` gets "
         "new arrays and those given stay as they are."
+    ),
+    "stack": (
+        "parameters of equal shape and dtype step together, as one stack; with False each alone, "
+        "which on NumPy gives the same bits."
     ),
 }
 
@@ -46,7 +53,8 @@ class Optimizer:
         params: the parameters after the last step, by name.
         hyper: the hyper-parameters; change an entry to change the following steps.
         batch_size: the number of terms averaged in the gradient, used where a step gives none.
-        update_every: the period of the preconditioner's update, or a function of the count.
+        update_every: the period of the preconditioner's update, or a function of the count;
+            another period deals out the turns anew.
     """
 
     method: ClassVar[Method]
@@ -56,7 +64,7 @@ class Optimizer:
         super().__init_subclass__(**kwargs)
         cls.method = rootfree.method(method)
         cls.__signature__ = rootfree.signature(  # type: ignore[attr-defined]  # read by inspect
-            cls.method, leading=("params",), trailing={"platform": None, "in_place": False}
+            cls.method, leading=("params",), trailing=_TRAILING
         )
         cls.__doc__ = rootfree.docstring(
             cls.method, f"{cls.method.title} for arrays of any array-API namespace.", extra=_EXTRA
@@ -72,22 +80,23 @@ class Optimizer:
         self.update_every = checked.update_every
         self._loss_reduction = checked.loss_reduction
         self._options = checked.options
+        self._stagger = checked.stagger
         self._in_place = bool(given.arguments["in_place"])
+        self._stack = bool(given.arguments["stack"])
         self._platform = given.arguments["platform"] or Platform.of(self.params.values())
         self._policies = {
             name: resolve(
                 self._platform.dtype_name(param.dtype),
                 state=self._platform.dtype_name(checked.state_dtype),
                 compute=self._platform.dtype_name(checked.compute_dtype),
+                product=self._platform.dtype_name(checked.product_dtype),
                 rounding=checked.rounding,
                 native=self._platform.native,
                 name=f"parameter {name!r}",
             )
             for name, param in self.params.items()
         }
-        self._rules: dict[str, Rule[Any]] = {}
-        self._states: dict[str, Any] = {}
-        self._counts: dict[str, int] = {}  # updates applied: what `update_every` is asked with
+        self._store = Store({}, {}, {}, NOTHING)
         self._make_state()
         for policy in set(self._policies.values()):
             names = [name for name in self._rules if self._policies[name] == policy]
@@ -102,7 +111,9 @@ class Optimizer:
     @property
     def state(self) -> dict[str, Roles]:
         """Copies of the state: parameter name to role name to array."""
-        return {name: roles(state) for name, state in self._states.items()}
+        states, (_, period, phases) = self._store.apart(), self._store.arrangement
+        turns = phases if period == self._period(self.update_every) else {}  # else they are void
+        return {name: roles(states[name], turns.get(name)) for name in self._rules}
 
     def step(
         self,
@@ -112,6 +123,9 @@ class Optimizer:
         curvature: Curvatures = MappingProxyType({}),
     ) -> None:
         """Update the parameters; all of them, or none if an argument is wrong.
+
+        Everything is computed before anything is written: a step needs room for parameters and
+        state once more.
 
         Args:
             grads: gradients by name. A parameter whose gradient is missing or ``None`` keeps its
@@ -137,27 +151,29 @@ class Optimizer:
         )
         hyper = self._hyper(self.batch_size if batch_size is None else batch_size)
         check_period("update_every", self.update_every)
-        observes = cache(lambda count: rootfree.observes(self.update_every, count))
+        every, period = self.update_every, 1
+        if callable(every):  # asked once for each count, before anything is made
+            counts = dict.fromkeys(self._store.counts[name] for name in active)
+            every = {count: bool(every(count)) for count in counts}.__getitem__
+        else:
+            period = every
         self._make_state()
-        new = {
-            name: _member_step(
-                self._rules[name],
-                self.params[name],
-                grad,
-                self._states[name],
-                hyper,
-                observes(self._counts[name]),
-                replaced.get(name),
-            )
-            for name, grad in active.items()
-        }
-        for name, (param, state) in new.items():
-            self._states[name] = state
-            self._counts[name] += 1
-            if self._in_place:
-                self.params[name][...] = param
-            else:
-                self.params[name] = param
+        store = self._store
+        observing = store.observing(active, every)
+        done = []
+        for bucket in store.arrangement.buckets.values():
+            if not active.keys().isdisjoint(bucket.names):
+                work = store.work(bucket, self.params, active, observing, replaced, period)
+                done.append((bucket, step(work, hyper)))
+        for bucket, result in done:
+            store.take(bucket, result, active)
+            for name, param in zip(bucket.names, result.params, strict=True):
+                if name not in active:
+                    continue
+                if self._in_place:
+                    self.params[name][...] = param
+                else:
+                    self.params[name] = param
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of everything a run needs to go on: hyper-parameters, state, method."""
@@ -178,9 +194,9 @@ class Optimizer:
         """
         if saved["method"] != self.method.name:
             raise ValueError(f"state of {saved['method']!r} does not fit {self.method.name!r}")
-        if set(saved["state"]) != set(self._states):
+        if set(saved["state"]) != set(self._rules):
             raise ValueError(
-                f"state has parameters {sorted(saved['state'])}, expected {sorted(self._states)}"
+                f"state has parameters {sorted(saved['state'])}, expected {sorted(self._rules)}"
             )
         self._check(saved["hyper"])
         if saved["batch_size"] is not None:
@@ -191,35 +207,78 @@ class Optimizer:
         if saved["options"] != options:
             raise ValueError(f"state was saved with {saved['options']}, expected {options}")
         rules = {
-            name: self._rule(name, _unused(self.method, saved["hyper"], arrays))
-            for name, arrays in saved["state"].items()
+            name: self._rule(name, _unused(self.method, saved["hyper"], saved["state"][name]))
+            for name in self._rules
         }
         states = {
-            name: restored(fresh(rules[name], name, self.params[name]), arrays, name)
-            for name, arrays in saved["state"].items()
+            name: restored(fresh(rule, name, self.params[name]), saved["state"][name], name)
+            for name, rule in rules.items()
         }
         counts = {name: int(arrays["step"]) for name, arrays in saved["state"].items()}
-        self._rules.update(rules)
-        self._states, self._counts, self.hyper = states, counts, dict(saved["hyper"])
+        found = {name: phase_of(arrays, name) for name, arrays in saved["state"].items()}
+        phases = {name: phase for name, phase in found.items() if phase is not None}
+        every = self.update_every if saved["update_every"] is None else saved["update_every"]
+        self._store = self._stored(rules, counts, states, every, phases)
+        self.hyper, self.update_every = dict(saved["hyper"]), every
         if saved["batch_size"] is not None:
             self.batch_size = saved["batch_size"]
-        if saved["update_every"] is not None:
-            self.update_every = saved["update_every"]
+
+    @property
+    def _rules(self) -> Mapping[str, Rule[Any]]:
+        return self._store.rules
+
+    @property
+    def _states(self) -> dict[str, Any]:
+        """The stacked state of every bucket, by the name of its first parameter."""
+        return self._store.states
 
     def _make_state(self) -> None:
-        """Create what is missing: all state at first, a buffer when a momentum of 0 has changed."""
+        """Create what is missing: all state at first, a momentum's buffer, turns in a period."""
+        store, now = self._store, self._period(self.update_every)
+        same = now == store.arrangement.period
+        if store.rules and same and not any(map(self._lacks, store.states.values())):
+            return
+        rules, states = dict(store.rules), store.apart()
         for name, param in self.params.items():
-            if not has_elements(param):
-                continue
-            old = self._states.get(name)
-            kept = {} if old is None else {k: v for k, v in old._asdict().items() if v is not None}
-            without = _unused(self.method, self.hyper, kept)
-            lacking = {field for b, field in self.method.buffers.items() if b not in without}
-            if old is None or not lacking <= set(kept):
-                rule = self._rule(name, without)
-                self._states[name] = _named(name, fresh, rule, name, param)._replace(**kept)
-                self._rules[name] = rule
-                self._counts.setdefault(name, 0)
+            if has_elements(param) and (name not in states or self._lacks(states[name])):
+                held = _held(states[name]) if name in states else {}
+                rules[name] = self._rule(name, _unused(self.method, self.hyper, held))
+                states[name] = fresh(rules[name], name, param)._replace(**held)
+        counts = {name: store.counts.get(name, 0) for name in rules}
+        phases = store.arrangement.phases if same else {}
+        self._store = self._stored(rules, counts, states, self.update_every, phases)
+
+    def _stored(
+        self,
+        rules: Mapping[str, Rule[Any]],
+        counts: Mapping[str, int],
+        states: Mapping[str, Any],
+        update_every: Any,
+        phases: Mapping[str, int],
+    ) -> Store:
+        arrangement = arranged(
+            self.params,
+            rules,
+            states,
+            matrix=self.method.matrix,
+            stack=self._stack,
+            period=self._period(update_every),
+            phases=phases,
+        )
+        return Store(rules, counts, states, arrangement)
+
+    def _period(self, update_every: Any) -> int | None:
+        """Return the period within which parameters take turns, ``None`` if they do not."""
+        turns = self._stagger and isinstance(update_every, int) and update_every > 1
+        return update_every if turns else None
+
+    def _lacks(self, state: Any) -> bool:
+        """Return whether a momentum that is not 0 has no buffer."""
+        held = _held(state)
+        without = _unused(self.method, self.hyper, held)
+        return any(
+            field not in held for name, field in self.method.buffers.items() if name not in without
+        )
 
     def _rule(self, name: str, without: Collection[str]) -> Rule[Any]:
         precision = self._policies[name].precision(self._platform.dtypes)
@@ -237,131 +296,9 @@ class Optimizer:
         return Hyper(**hyper)
 
 
-class SGD(Optimizer, method="sgd"):
-    """SGD."""
-
-
-class AdaGrad(Optimizer, method="adagrad"):
-    """AdaGrad."""
-
-
-class RMSProp(Optimizer, method="rmsprop"):
-    """RMSProp."""
-
-
-class AdamW(Optimizer, method="adamw"):
-    """AdamW."""
-
-
-class RFAdaGrad(Optimizer, method="rf_adagrad"):
-    """RF-AdaGrad."""
-
-
-class RFRMSProp(Optimizer, method="rf_rmsprop"):
-    """RF-RMSProp."""
-
-
-class RFAdamW(Optimizer, method="rf_adamw"):
-    """RF-AdamW."""
-
-
-class FullAdaGrad(Optimizer, method="full_adagrad"):
-    """Full-matrix AdaGrad."""
-
-
-class RFFullMatrix(Optimizer, method="rf_full_matrix"):
-    """Root-free full-matrix, inverse covariance."""
-
-
-class RFFullMatrixInverse(Optimizer, method="rf_full_matrix_inverse"):
-    """Root-free full-matrix, covariance."""
-
-
-class RFFullMatrixFactor(Optimizer, method="rf_full_matrix_factor"):
-    """Root-free full-matrix, factor of the covariance."""
-
-
-class Shampoo(Optimizer, method="shampoo"):
-    """Shampoo."""
-
-
-class RFShampoo(Optimizer, method="rf_shampoo"):
-    """Root-free Shampoo."""
-
-
-class SIRFShampoo(Optimizer, method="sirf_shampoo"):
-    """SIRF-Shampoo."""
-
-
-def init(rule: Rule[Any], params: Arrays) -> dict[str, Any]:
-    """Return the state of every parameter that has elements, by name, for `update`.
-
-    Raises:
-        ValueError: if the rule's configuration does not go with a parameter's shape.
-    """
-    return {
-        name: _named(name, fresh, rule, name, p) for name, p in params.items() if has_elements(p)
-    }
-
-
-def update(
-    rule: Rule[Any],
-    params: Arrays,
-    grads: Mapping[str, Array | None],
-    state: Mapping[str, Any],
-    hyper: Hyper,
-    observe: bool = True,
-    *,
-    curvature: Curvatures = MappingProxyType({}),
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return parameters and state after one step; the ones given stay valid.
-
-    Args:
-        rule: any rule, also one of your own.
-        params: arrays by name.
-        grads: gradients by name; a missing one leaves its parameter and state as they are.
-        state: from `init`, or from the last call.
-        hyper: the scalars of this step.
-        observe: whether the curvature enters the preconditioner in this step.
-        curvature: curvatures by name, which replace the gradient outer product; a bare array is a
-            diagonal.
-
-    Raises:
-        ValueError: as `Optimizer.step`.
-    """
-    check_names(params, [*grads, *curvature])
-    active = checked_grads(params, grads)
-    rules, title = dict.fromkeys(state, rule), type(rule).__name__
-    replaced = checked_curvatures(params, curvature, rules, kinds=CURVATURES, title=title)
-    new_params, new_state = dict(params), dict(state)
-    for name, grad in active.items():
-        new_params[name], new_state[name] = _member_step(
-            rule, params[name], grad, state[name], hyper, observe, replaced.get(name)
-        )
-    return new_params, new_state
-
-
-def _member_step(
-    rule: Rule[Any],
-    param: Array,
-    grad: Array,
-    state: Any,
-    hyper: Hyper,
-    observe: bool,
-    curvature: Curvature | None,
-) -> tuple[Array, Any]:
-    stacked = stack(param)
-    h = None if curvature is None else rootfree.mapped(curvature, stack)
-    step, state = rootfree.update(rule, stack(grad), state, stacked, hyper, observe, curvature=h)
-    return unstack(rootfree.add_step(stacked, step)), state
-
-
-def _named(name: str, function: Any, *args: Any) -> Any:
-    """Return what a function returns; its error names the parameter."""
-    try:
-        return function(*args)
-    except ValueError as error:
-        raise ValueError(f"parameter {name!r}: {error}") from None
+def _held(state: Any) -> dict[str, Any]:
+    """Return the fields of a state that hold arrays."""
+    return {field: value for field, value in state._asdict().items() if value is not None}
 
 
 def _unused(method: Method, hyper: Mapping[str, Any], roles: Collection[str]) -> list[str]:

@@ -71,6 +71,7 @@ def resolve(
     *,
     state: str | None = None,
     compute: str | None = None,
+    product: str | None = None,
     rounding: str = "nearest",
     native: Collection[str] = (),
     name: str = "parameter",
@@ -82,6 +83,8 @@ def resolve(
         state: dtype name of the state, or ``None`` for the default.
         compute: dtype name of the inputs of matrix products, or ``None`` for the default: bfloat16
             for bfloat16 parameters on a device with units for it, else the working dtype.
+        product: dtype name in which products of these inputs are taken, or ``None`` for the
+            default: ``compute`` on a device with units for it, else the working dtype.
         rounding: how narrower state is rounded.
         native: names of the 16-bit dtypes that the device has units for; inputs of the others are
             rounded to them, and their products taken in float32.
@@ -89,7 +92,7 @@ def resolve(
 
     Raises:
         TypeError: if the parameter is not of a real floating dtype that rootfree knows.
-        ValueError: if state dtype, compute dtype or rounding do not go with it.
+        ValueError: if state dtype, compute dtype, product dtype or rounding do not go with it.
     """
     if param not in PARAMETER_DTYPES:
         raise TypeError(
@@ -116,7 +119,13 @@ def resolve(
             f"`compute_dtype` of a {param} parameter must be one of "
             f"{', '.join(map(repr, _COMPUTE_DTYPES[working]))}; got {compute!r}"
         )
-    product = compute if compute == working or compute in native else working
+    if product is None:
+        product = compute if compute in native else working
+    elif product not in (compute, working):
+        raise ValueError(
+            f"`product_dtype` must be {' or '.join(dict.fromkeys((repr(compute), repr(working))))} "
+            f"for a {param} parameter with inputs in {compute}; got {product!r}"
+        )
     return Policy(working, state, compute, product, rounding)
 
 

@@ -1,4 +1,4 @@
-"""One leaf's call of the core: its period, the accuracy of its products, the mesh it runs on."""
+"""One bucket's call of the core: its turn, the accuracy of its products, the mesh it runs on."""
 
 from __future__ import annotations
 
@@ -8,40 +8,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import rootfree
 from jax.sharding import NamedSharding
 from rootfree import Curvature, Hyper, Rule
+
+from rootfree_jax._buckets import explicit_mesh
 
 Numbers = tuple[tuple[str, float], ...]
 """Hyper-parameters that are Python numbers, by name: part of the program, as in the core."""
 
 
-def due(update_every: Any, count: Any) -> Any:
-    """Return whether the curvature enters at a step, as a 0-d array; ``None`` for always.
-
-    Args:
-        update_every: a period, or a function of the count.
-        count: updates applied so far, () int32, possibly traced.
-    """
-    if callable(update_every):
-        return jnp.asarray(update_every(count), bool)
-    return None if update_every == 1 else count % update_every == 0
-
-
 def preconditioned(
-    rule: Rule[Any], grad: Any, state: Any, hyper: Hyper, curvature: Curvature | None, observes: Any
+    rule: Rule[Any], grad: Any, state: Any, hyper: Hyper, curvature: Curvature | None, due: Any
 ) -> tuple[Any, Any]:
     """Return the preconditioned gradient of a stack and the new state.
 
     Products are taken in the precision of their inputs on every device: float32 means float32.
 
     Args:
-        rule: the leaf's rule.
-        grad: ``(1, *shape)``.
+        rule: of the stack.
+        grad: ``(n, *shape)``.
         state: the rule's.
         hyper: the scalars of this step, in the rule's working dtype.
         curvature: replaces the gradient outer product.
-        observes: from `due`. Where it is false nothing of the observation is computed, unless
-            `jax.vmap` maps over it: then both branches are.
+        due: from `rootfree_jax._schedule.due`, () for the stack or (n,) for its members. Where
+            nobody is due nothing of the observation is computed, unless `jax.vmap` maps over it:
+            then both branches are.
     """
     values = hyper._asdict()
     numbers = tuple((name, value) for name, value in values.items() if isinstance(value, float))
@@ -49,15 +41,17 @@ def preconditioned(
     static: Any = rule  # a frozen dataclass, and so hashable, which no protocol can say
     observe = _observing(static, numbers)
 
-    def core(grad: Any, state: Any, arrays: Any, curvature: Any, observes: Any) -> tuple[Any, Any]:
-        if observes is None:
-            state = observe(grad, state, arrays, curvature)
+    def core(grad: Any, state: Any, arrays: Any, curvature: Any, due: Any) -> tuple[Any, Any]:
+        if due is None:
+            state = observe(grad, state, arrays, curvature, None)
         else:
-            state = jax.lax.cond(observes, observe, _unchanged, grad, state, arrays, curvature)
+            some, active = (due, None) if due.ndim == 0 else (jnp.any(due), due)
+            operands = (grad, state, arrays, curvature, active)
+            state = jax.lax.cond(some, observe, _unchanged, *operands)
         return rule.direction(grad, state, Hyper(**dict(numbers), **arrays)), state
 
     with jax.default_matmul_precision("highest"):
-        direction, state = _meshed(core, grad, state)(grad, state, arrays, curvature, observes)
+        direction, state = _meshed(core, grad, state)(grad, state, arrays, curvature, due)
     return direction, state
 
 
@@ -65,14 +59,15 @@ def preconditioned(
 def _observing(rule: Rule[Any], numbers: Numbers) -> Callable[..., Any]:
     """Return a branch of `jax.lax.cond`: the same one each time, so that JAX traces it once."""
 
-    def observe(grad: Any, state: Any, arrays: Any, curvature: Any) -> Any:
-        return rule.observe(grad, state, Hyper(**dict(numbers), **arrays), curvature)
+    def observe(grad: Any, state: Any, arrays: Any, curvature: Any, active: Any) -> Any:
+        hyper = Hyper(**dict(numbers), **arrays)
+        return rootfree.observed(rule, grad, state, hyper, curvature=curvature, active=active)
 
     return observe
 
 
-def _unchanged(grad: Any, state: Any, arrays: Any, curvature: Any) -> Any:
-    del grad, arrays, curvature
+def _unchanged(grad: Any, state: Any, arrays: Any, curvature: Any, active: Any) -> Any:
+    del grad, arrays, curvature, active
     return state
 
 
@@ -83,14 +78,14 @@ def _meshed(core: Callable[..., Any], grad: Any, state: Any) -> Callable[..., An
     There it runs with these axes automatic; directions are laid out as their gradients, and the new
     state as the old one.
     """
-    mesh = getattr(getattr(grad.aval, "sharding", None), "mesh", None)
-    axes = getattr(mesh, "explicit_axes", ())  # since JAX 0.7
-    if not axes:
+    mesh = explicit_mesh(grad)
+    if mesh is None:
         return core
 
     def layout(array: Any) -> Any:
         return NamedSharding(mesh, jax.typeof(array).sharding.spec)  # type: ignore[arg-type]  # abstract
 
     layouts = (layout(grad), jax.tree.map(layout, state))
+    axes = mesh.explicit_axes
     meshed: Callable[..., Any] = jax.sharding.auto_axes(core, axes=axes, out_sharding=layouts)
     return meshed

@@ -1,4 +1,4 @@
-"""Pytrees taken apart into named leaves, and leaves as the stacks of one that the rules take."""
+"""Pytrees taken apart into named leaves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 import rootfree
 from rootfree import CURVATURES, Curvature
@@ -101,16 +100,6 @@ def is_absent(leaf: object) -> bool:
 def takes_part(leaf: Any) -> bool:
     """Return whether a leaf is there and has elements; one that has none gets no state."""
     return not is_absent(leaf) and 0 not in leaf.shape
-
-
-def stack(leaf: Any) -> Any:
-    """Return an array as a stack of one, ``(1, *shape)``."""
-    return jnp.expand_dims(leaf, 0)
-
-
-def unstack(array: Any) -> Any:
-    """Return the only member of a stack of one."""
-    return jnp.squeeze(array, 0)
 
 
 def check_gradients(grads: Leaves, params: Sequence[Any], *, same_dtype: bool) -> None:

@@ -17,6 +17,7 @@ import jax
 import optax
 import rootfree
 from rootfree import CURVATURES, METHODS, Arguments, Method
+from rootfree.validation import check_flag
 from rootfree_array._precision import warn_if_stalled
 
 from rootfree_jax._precision import DTYPES, dtype_name, widest_policy
@@ -25,6 +26,7 @@ from rootfree_jax._stages import descent, precondition
 Factory = Callable[..., optax.GradientTransformationExtraArgs]
 
 _LR: Final = "learning_rate"
+_STACK: Final = "TODO"
 _OF_DESCENT: Final = ("lr", "weight_decay", "weight_decay_mode")
 
 
@@ -43,10 +45,12 @@ def _scale_by(method: Method) -> Factory:
     return _function(f"scale_by_{method.name}", _preconditioner(method), precondition, summary)
 
 
-def _optimizer(method: Method, checked: Arguments) -> optax.GradientTransformationExtraArgs:
+def _optimizer(
+    method: Method, checked: Arguments, *, together: bool
+) -> optax.GradientTransformationExtraArgs:
     sgd = METHODS["sgd"]
     if not _has_statistic(method):
-        return descent(sgd, checked, same_dtype=True)
+        return descent(sgd, checked, same_dtype=True, together=together)
     # An average of gradients is taken before the preconditioner; no heavy ball is left for descent.
     averages = method.momentum == "average"
     last = checked._replace(
@@ -55,7 +59,8 @@ def _optimizer(method: Method, checked: Arguments) -> optax.GradientTransformati
         options={name: checked.options[name] for name in sgd.options},
     )
     return optax.chain(
-        precondition(_preconditioner(method), checked), descent(sgd, last, same_dtype=False)
+        precondition(_preconditioner(method), checked, together=together),
+        descent(sgd, last, same_dtype=False, together=False),
     )
 
 
@@ -76,18 +81,21 @@ def _has_statistic(method: Method) -> bool:
 def _function(
     name: str,
     method: Method,
-    build: Callable[[Method, Arguments], optax.GradientTransformationExtraArgs],
+    build: Callable[..., optax.GradientTransformationExtraArgs],
     summary: str,
 ) -> Factory:
     """Return a function with the method's arguments and documentation that calls ``build``."""
-    signature = _annotated(rootfree.signature(method, lr=_LR))
+    signature = _annotated(rootfree.signature(method, lr=_LR, trailing={"stack": False}))
 
     def function(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
-        return build(method, _checked(name, method, signature, args, kwargs))
+        given = _bound(name, signature, args, kwargs)
+        return build(method, _checked(method, given), together=given["stack"])
 
     function.__name__ = function.__qualname__ = name
     function.__module__ = "rootfree_jax"
-    function.__doc__ = rootfree.docstring(method, summary + _notes(method, signature), lr=_LR)
+    function.__doc__ = rootfree.docstring(
+        method, summary + _notes(method, signature), lr=_LR, extra={"stack": _STACK}
+    )
     function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     function.__annotations__["return"] = signature.return_annotation
     function.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect
@@ -131,21 +139,16 @@ def _notes(method: Method, signature: Signature) -> str:
     return notes
 
 
-def _checked(
-    name: str,
-    method: Method,
-    signature: Signature,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Arguments:
+def _checked(method: Method, given: Mapping[str, Any]) -> Arguments:
     """Return the arguments of a call, checked as far as they can be without parameters."""
-    given = _bound(name, signature, args, kwargs)
+    check_flag("stack", given["stack"])
     rate = given.get(_LR, 0.0)
     checked = rootfree.arguments(method, {**given, _LR: 0.0 if callable(rate) else rate}, lr=_LR)
     checked = checked._replace(
         hyper={**checked.hyper, "lr": rate},
         state_dtype=dtype_name("state_dtype", checked.state_dtype),
         compute_dtype=dtype_name("compute_dtype", checked.compute_dtype),
+        product_dtype=dtype_name("product_dtype", checked.product_dtype),
     )
     policy = widest_policy(checked)
     rule = method.rule(policy.precision(DTYPES), **checked.options)

@@ -54,12 +54,13 @@ def policy_of(param: str, checked: Arguments, name: str = "parameter") -> Policy
 
     Raises:
         TypeError: if its dtype is not a real floating one; the message names both.
-        ValueError: if state dtype, compute dtype or rounding do not go with it.
+        ValueError: if state, compute or product dtype or rounding do not go with it.
     """
     return resolve(
         param,
         state=checked.state_dtype,
         compute=checked.compute_dtype,
+        product=checked.product_dtype,
         rounding=checked.rounding,
         native=_native(),
         name=name,
@@ -72,7 +73,8 @@ def widest_policy(checked: Arguments) -> Policy:
     Raises:
         ValueError: if no parameter goes with the arguments.
     """
-    doubled = "float64" in (checked.state_dtype, checked.compute_dtype)
+    given = (checked.state_dtype, checked.compute_dtype, checked.product_dtype)
+    doubled = "float64" in given
     return policy_of("float64" if doubled else "float32", checked)
 
 

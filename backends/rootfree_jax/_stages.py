@@ -1,32 +1,28 @@
 """The two transformations that an optimizer is chained of: preconditioning, then descent.
 
-Each walks the leaves, hands them to the core as stacks of one and puts the results back.
+Each walks the leaves, hands them to the core as stacks and puts the results back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import jax
 import jax.numpy as jnp
 import optax
 import rootfree
 from rootfree import Arguments, Hyper, Method, Precision, Rule
 from rootfree_array._precision import warn_if_stalled
 
-from rootfree_jax._core import due, preconditioned
-from rootfree_jax._leaves import (
-    Leaves,
-    check_gradients,
-    curvatures,
-    is_absent,
-    stack,
-    takes_part,
-    unstack,
-)
+from rootfree_jax._buckets import Bucket, buckets
+from rootfree_jax._core import preconditioned
+from rootfree_jax._leaves import Leaves, check_gradients, curvatures, is_absent, takes_part
 from rootfree_jax._precision import DTYPES, policy_of, widest_policy
+from rootfree_jax._schedule import due, phases, takes_turns, turns
 from rootfree_jax._state import (
     DescendState,
+    Row,
     S,
     ScaleState,
     advanced,
@@ -38,24 +34,31 @@ from rootfree_jax._state import (
 )
 
 RuleOf = Callable[[Any, str], Rule[Any]]
-LeafStep = Callable[[int, Any, Rule[Any], Any], tuple[Any, Any]]
+BucketStep = Callable[[Bucket, Any, Any], tuple[Any, Any]]
 
 _BUFFERED: Final = ("momentum", "precond_momentum")
 
 
-def precondition(method: Method, checked: Arguments) -> optax.GradientTransformationExtraArgs:
+def precondition(
+    method: Method, checked: Arguments, *, together: bool
+) -> optax.GradientTransformationExtraArgs:
     """Return the transformation of gradients into preconditioned directions.
 
     Args:
         method: a method that has a statistic, without the hyper-parameters of the descent.
         checked: the arguments of this method, or of the one it was taken from.
+        together: whether equal leaves are stacked.
     """
     rule_of, probe = _rules(method, checked)
     present = roles_of(probe)
+    in_turn, period = takes_turns(checked), checked.update_every
 
     def init(params: Any) -> ScaleState:
         leaves = Leaves.of(params, "parameter")
         state = fresh(ScaleState, leaves, rule_of, present=present)
+        if in_turn:
+            rules = _rules_of(leaves, leaves.arrays, rule_of)
+            state = state._replace(phase=phases(rules, leaves, period))
         _warn_of_shapes(method, checked, probe, leaves)
         return state
 
@@ -73,34 +76,45 @@ def precondition(method: Method, checked: Arguments) -> optax.GradientTransforma
         if params is not None:
             given = grads.parallel(Leaves.of(params, "parameter"))
             check_gradients(grads, given, same_dtype=True)
+        rules = _rules_of(grads, grads.arrays, rule_of)
         replaced = curvatures(grads, curvature)
-        terms = checked.batch_size if batch_size is None else batch_size
-        hyper = _hyper(checked, lr=0.0, curvature_scale=_alpha(terms, checked.loss_reduction))
-        observes = due(checked.update_every, state.count)
-
-        def leaf_step(i: int, grad: Any, rule: Rule[Any], state: Any) -> tuple[Any, Any]:
-            h = None if is_absent(replaced[i]) else replaced[i]
-            if h is not None:
+        for i, rule in rules.items():
+            if not is_absent(replaced[i]):
                 shape = grads.arrays[i].shape
                 rootfree.check_curvature(
                     grads.names[i],
-                    h,
+                    replaced[i],
                     shape=shape,
                     dims=rule.dims(shape),
                     kinds=method.takes(checked.options),
                     title=method.title,
                 )
-                h = rootfree.mapped(h, stack)
-            scalars = rootfree.scalars(hyper, rule.precision.working_dtype)
-            return preconditioned(rule, grad, state, scalars, h, observes)
+        terms = checked.batch_size if batch_size is None else batch_size
+        hyper = _hyper(checked, lr=0.0, curvature_scale=_alpha(terms, checked.loss_reduction))
+        rows = rows_of(state, grads)
+        for_all = due(period, state.count)
+        parts = turns(rules, grads, period) if in_turn and together else [list(rules)]
 
-        return _walk(grads, state, rule_of, grads.arrays, leaf_step)
+        def step(bucket: Bucket, inputs: Any, old: Any) -> tuple[Any, Any]:
+            grad, h = inputs
+            own = [rows[i].get("phase") for i in bucket.members] if in_turn else []
+            own = jax.tree.leaves(own)  # none in a state that was made without turns
+            observes = for_all
+            if own:
+                observes = due(period, state.count, own[0] if len(own) == 1 else jnp.stack(own))
+            scalars = rootfree.scalars(hyper, bucket.rule.precision.working_dtype)
+            return preconditioned(bucket.rule, grad, old, scalars, h, observes)
+
+        inputs = {
+            i: (grads.arrays[i], None if is_absent(replaced[i]) else replaced[i]) for i in rules
+        }
+        return _stepped(grads, state, rows, rules, inputs, step, together=together, parts=parts)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def descent(
-    method: Method, checked: Arguments, *, same_dtype: bool
+    method: Method, checked: Arguments, *, same_dtype: bool, together: bool
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transformation of directions into what is added to the parameters.
 
@@ -108,6 +122,7 @@ def descent(
         method: SGD, which is nothing but this stage.
         checked: its arguments.
         same_dtype: whether a direction must have its parameter's dtype, as a gradient must.
+        together: whether equal leaves are stacked.
     """
     rate = checked.hyper["lr"]
     decays = not rootfree.is_zero(checked.hyper["weight_decay"])
@@ -129,30 +144,70 @@ def descent(
         if params is not None:
             targets = grads.parallel(Leaves.of(params, "parameter"))
             check_gradients(grads, targets, same_dtype=same_dtype)
+        rules = _rules_of(grads, targets, rule_of)
         hyper = _hyper(checked, lr=rate(state.count) if callable(rate) else rate)
 
-        def leaf_step(i: int, grad: Any, rule: Rule[Any], state: Any) -> tuple[Any, Any]:
-            param: Any = jnp.zeros_like(grad) if params is None else stack(targets[i])
-            step, state = rootfree.update(rule, grad, state, param, hyper)
-            return rootfree.as_update(step, targets[i].dtype), state
+        def step(bucket: Bucket, inputs: Any, old: Any) -> tuple[Any, Any]:
+            grad, param = inputs
+            step, new = rootfree.update(bucket.rule, grad, old, param, hyper)
+            return rootfree.as_update(step, targets[bucket.members[0]].dtype), new
 
-        return _walk(grads, state, rule_of, targets, leaf_step)
+        inputs = {i: (grads.arrays[i], targets[i] if decays else grads.arrays[i]) for i in rules}
+        rows = rows_of(state, grads)
+        return _stepped(grads, state, rows, rules, inputs, step, together=together)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _walk(
-    grads: Leaves, state: S, rule_of: RuleOf, targets: Any, leaf_step: LeafStep
+def _stepped(
+    grads: Leaves,
+    state: S,
+    rows: list[Row],
+    rules: Mapping[int, Rule[Any]],
+    inputs: Mapping[int, Any],
+    step: BucketStep,
+    *,
+    together: bool,
+    parts: Sequence[Sequence[int]] = (),
 ) -> tuple[Any, S]:
-    """Return results and new state; a leaf that takes no part keeps what it has."""
-    results, rows = list(grads.arrays), rows_of(state, grads)
-    for i, ((name, grad), row) in enumerate(zip(grads, rows, strict=True)):
-        if takes_part(grad):
-            rule = rule_of(targets[i], f"gradient {name!r}")
-            old = member(rule, row, grad.shape, name, state.count)
-            result, new = leaf_step(i, stack(grad), rule, old)
-            results[i], rows[i] = unstack(result), row_of(row, new)
+    """Return results and new state; a leaf that takes no part keeps what it has.
+
+    Args:
+        grads: the gradients.
+        state: of all leaves.
+        rows: their parts of it.
+        rules: of each leaf that takes part, by its place.
+        inputs: what ``step`` takes of it beside its state, the gradient first.
+        step: gives results and new states of a bucket from inputs and states, both as stacks.
+        together: whether equal leaves are stacked.
+        parts: leaves of different ones are not.
+    """
+    results = list(grads.arrays)
+    whole = {
+        i: (
+            inputs[i],
+            member(rule, rows[i], grads.arrays[i].shape, grads.names[i]),
+        )
+        for i, rule in rules.items()
+    }
+    of_part = {i: number for number, part in enumerate(parts) for i in part}
+    for bucket in buckets(rules, whole, together=together, turns=of_part):
+        stacked, old = bucket.stacked(whole)
+        count = jnp.broadcast_to(state.count, (bucket.size,))
+        result, new = step(bucket, stacked, old._replace(step=count))
+        split = bucket.split((result, new._replace(step=None)))
+        for i, (each, member_state) in zip(bucket.members, split, strict=True):
+            results[i], rows[i] = each, row_of(rows[i], member_state)
     return grads.tree(results), advanced(state, grads, rows)
+
+
+def _rules_of(leaves: Leaves, targets: Sequence[Any], rule_of: RuleOf) -> dict[int, Rule[Any]]:
+    """Return the rule of each leaf that takes part, by its place."""
+    return {
+        i: rule_of(targets[i], f"{leaves.kind} {name!r}")
+        for i, (name, leaf) in enumerate(leaves)
+        if takes_part(leaf)
+    }
 
 
 def _rules(method: Method, checked: Arguments) -> tuple[RuleOf, Rule[Any]]:

@@ -20,7 +20,8 @@ import optax
 from rootfree import Rule
 from rootfree_array._precision import salt
 
-from rootfree_jax._leaves import Leaves, is_absent, stack, takes_part, unstack
+from rootfree_jax._buckets import stack, unstack
+from rootfree_jax._leaves import Leaves, is_absent, takes_part
 from rootfree_jax._precision import as_array
 
 
@@ -34,6 +35,7 @@ class ScaleState(NamedTuple):
     root: Any  # inverse root of the statistic
     first_moment: Any  # average of gradients per parameter, of its shape
     salt: Any  # key of the stochastic-rounding bits per parameter, () int32
+    phase: Any  # by how many steps its turns come early, per parameter, () int32
 
 
 class DescendState(NamedTuple):
@@ -84,7 +86,8 @@ def fresh(
         if not is_absent(param):
             rule = rule_of(param, f"parameter {name!r}")
             if takes_part(param):
-                row = row_of(row, _salted(_initial(rule, param, name), name))
+                initial = _salted(_initial(rule, param, name), name)
+                row = row_of(row, jax.tree.map(unstack, initial))
         rows.append(row)
     trees = {
         role: leaves.tree([row[role] for row in rows]) if role in present else optax.MaskedNode()
@@ -103,8 +106,12 @@ def rows_of(state: Any, grads: Leaves) -> list[Row]:
     for role in _roles(type(state)):
         tree = getattr(state, role)
         if not is_absent(tree):
-            for row, entry in zip(rows, grads.subtrees(tree, role), strict=True):
+            entries = grads.subtrees(tree, role)
+            for name, row, entry in zip(grads.names, rows, entries, strict=True):
                 row[role] = entry
+                if role == "phase":  # nobody but the schedule reads it
+                    what = f"phase of {name!r}"
+                    row[role] = jax.tree.map(lambda x, what=what: as_array(x, what), entry)
     return rows
 
 
@@ -118,15 +125,14 @@ def advanced(state: S, grads: Leaves, rows: Sequence[Row]) -> S:
     return state._replace(count=optax.safe_increment(state.count), **trees)
 
 
-def member(rule: Any, row: Row, shape: tuple[int, ...], name: str, count: Any) -> Any:
-    """Return one leaf's entries as its rule's state, a stack of one.
+def member(rule: Any, row: Row, shape: tuple[int, ...], name: str) -> Any:
+    """Return one leaf's entries as its rule's state, not stacked, without the step.
 
     Args:
         rule: the leaf's.
         row: its entries.
         shape: of its gradient.
         name: of the leaf.
-        count: updates applied so far.
 
     Raises:
         ValueError: if the entries are not of the shapes that the rule needs for this gradient; the
@@ -135,6 +141,8 @@ def member(rule: Any, row: Row, shape: tuple[int, ...], name: str, count: Any) -
     like = _template(rule, shape)
     fields: Row = dict.fromkeys(like._fields)
     for role, entry in row.items():
+        if role == "phase":  # the schedule's, no rule has it
+            continue
         wanted: list[Any] = jax.tree.leaves(getattr(like, role))
         # Containers other than ours are taken as well: flax's nnx makes its own of tuples.
         arrays = [as_array(array, f"{role} of {name!r}") for array in jax.tree.leaves(entry)]
@@ -144,14 +152,13 @@ def member(rule: Any, row: Row, shape: tuple[int, ...], name: str, count: Any) -
                 f"state {role!r} of {name!r} has shape {_words(shapes)}, this gradient needs "
                 f"{_words(needed)}; make the state with init from the parameters of these gradients"
             )
-        form = jax.tree.structure(getattr(like, role))
-        fields[role] = jax.tree.unflatten(form, map(stack, arrays))
-    return like._replace(**{**fields, "step": stack(count)})
+        fields[role] = jax.tree.unflatten(jax.tree.structure(getattr(like, role)), arrays)
+    return like._replace(**fields)
 
 
 def row_of(row: Row, state: Any) -> Row:
-    """Return the entries that a rule's state has for the roles of ``row``."""
-    return {role: _kept(getattr(state, role)) for role in row}
+    """Return a row with the entries of a rule's state, not stacked, in place of its own."""
+    return row | {role: _kept(getattr(state, role)) for role in row if role != "phase"}
 
 
 @lru_cache(maxsize=4096)
@@ -171,7 +178,7 @@ def _initial(rule: Rule[Any], param: Any, name: str) -> Any:
 def _kept(value: Any) -> Any:
     """Return a field of a rule's state as it is kept here; a factor of one array is that array."""
     if not isinstance(value, tuple):
-        return unstack(value)
+        return value
     single = [isinstance(entry, tuple) and len(entry) == 1 for entry in value]
     return tuple(_kept(e[0] if alone else e) for e, alone in zip(value, single, strict=True))
 

@@ -113,7 +113,7 @@ def _checked(method: Method, group: Group) -> Group:
     options = rootfree.arguments(method, {name: group[name] for name in read}).options
     method.rule(Precision.uniform(torch.float32), **options)
     full = {**group, **options}
-    dtypes = [name for name in ("state_dtype", "compute_dtype") if name in full]
+    dtypes = [name for name in ("state_dtype", "compute_dtype", "product_dtype") if name in full]
     return (
         full
         | {name: plain(name, full[name]) for name in _arguments(method)}

@@ -18,6 +18,7 @@ from rootfree_array._precision import warn_if_stalled
 from torch.optim.optimizer import ParamsT, StateDict
 
 from rootfree_torch import _state
+from rootfree_torch._checks import Curvatures, checked
 from rootfree_torch._groups import (
     Group,
     completed,
@@ -27,10 +28,11 @@ from rootfree_torch._groups import (
     plain,
 )
 from rootfree_torch._precision import without_autocast
-from rootfree_torch._step import Curvatures, Period, tasks
+from rootfree_torch._step import Period
+from rootfree_torch._stepper import Stepper
 
 _LOGGER: Final = logging.getLogger("rootfree_torch")
-_TRAILING: Final = {"maximize": False}
+_TRAILING: Final = {"maximize": False, "foreach": None, "compile": False}
 _EXTRA: Final = {
     "params": (
         "parameters, (name, parameter) pairs, or dicts of them, one per group. A group's dict may "
@@ -39,6 +41,15 @@ _EXTRA: Final = {
         "function goes to the constructor alone."
     ),
     "maximize": "ascend instead of descend. Default False.",
+    "foreach": (
+        "whether equal parameters are stacked and stepped together; results are equal but for the "
+        "rounding of products. True for all that are plain tensors, False for none, None for those "
+        "where it saves time: on a CPU the small ones. Default None."
+    ),
+    "compile": (
+        "compile each step by `torch.compile`, once for every kind of bucket; needs a compiler. "
+        "A curvature of the caller's is taken in eagerly. Default False."
+    ),
 }
 
 
@@ -72,6 +83,7 @@ class RootFreeOptimizer(torch.optim.Optimizer):
     _batch_size: Callable[[], Any] | None = None  # a callable has no place in a group
     _update_every: Period | None = None  # nor has this one: groups that follow it have None
     _loading: dict[torch.Tensor, _state.Roles] | None = None  # set while a dict is being loaded
+    _stepper: Stepper | None = None  # remembers nothing that it could not make again
 
     def __init_subclass__(cls, method: str | None = None, **kwargs: Any) -> None:
         """Make the class of a method; a subclass of one, without ``method``, inherits it."""
@@ -142,11 +154,9 @@ class RootFreeOptimizer(torch.optim.Optimizer):
 
         For graph capture, for distributed checkpoints and to measure memory.
         """
+        found = [m for m in members(self.param_groups) if m.param.requires_grad and m.param.numel()]
         with torch.no_grad():
-            for member in members(self.param_groups):
-                if member.param.requires_grad and member.param.numel():
-                    state = self.state[member.param]
-                    _state.prepare(state, _state.rule_of(member, state), member)
+            self._steps().arrange(self.param_groups, self.state, found)
 
     @overload
     def step(self, closure: None = None, *, curvature: Curvatures | None = None) -> None: ...
@@ -179,10 +189,9 @@ class RootFreeOptimizer(torch.optim.Optimizer):
                 loss = closure()
         if self._batch_size is not None:
             self._write_batch_size(self._batch_size())
-        work = tasks(self.param_groups, self.state, curvature, self._update_every)
-        with torch.no_grad(), without_autocast(task.grad.device for task in work):
-            for task in work:
-                task.run(self.state[task.member.param])
+        work = checked(self.param_groups, curvature)
+        with torch.no_grad(), without_autocast(m.param.device for m in work.members):
+            self._steps().step(self.param_groups, self.state, work, self._update_every)
         return loss
 
     def load_state_dict(self, state_dict: StateDict) -> None:
@@ -220,6 +229,11 @@ class RootFreeOptimizer(torch.optim.Optimizer):
                 group.setdefault(name, value)
         if self._loading is not None:
             self.state.update(self._loading)
+
+    def _steps(self) -> Stepper:
+        if self._stepper is None:
+            self._stepper = Stepper()
+        return self._stepper
 
     def _keep_loaded(self, loaded: StateDict) -> StateDict | None:
         """Check a dict that is about to be loaded, before anything is written; keep its state."""

@@ -58,6 +58,7 @@ def policy_of(param: torch.Tensor, group: Mapping[str, Any]) -> Policy:
         dtype_name(param.dtype),
         group["state_dtype"],
         group.get("compute_dtype"),
+        group.get("product_dtype"),
         group["rounding"],
         param.device,
     )
@@ -65,10 +66,21 @@ def policy_of(param: torch.Tensor, group: Mapping[str, Any]) -> Policy:
 
 @lru_cache(maxsize=256)
 def _policy(
-    param: str, state: str | None, compute: str | None, rounding: str, device: torch.device
+    param: str,
+    state: str | None,
+    compute: str | None,
+    product: str | None,
+    rounding: str,
+    device: torch.device,
 ) -> Policy:
     return resolve(
-        param, state=state, compute=compute, rounding=rounding, native=native(device), name="it"
+        param,
+        state=state,
+        compute=compute,
+        product=product,
+        rounding=rounding,
+        native=native(device),
+        name="it",
     )
 
 

@@ -2,7 +2,8 @@
 
 Each parameter's state is a flat dict of tensors under the core's role names: ``step`` (calls with a
 gradient, 0-d float32 on the CPU, as torch has it), ``salt`` (0-d int32), and arrays shaped as the
-rule has them. A step puts new arrays in the place of old ones, and changes none.
+rule has them. ``phase`` (0-d int32 on the CPU) says when the parameter's turns come, where a period
+has turns. A step writes into these tensors, which may be views of a bucket's stacks.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def check_parameter(member: Member) -> None:
     try:
         rule = rule_of(member, {})
         if member.param.numel():
-            _layout(rule, member.param.shape)
+            layout(rule, member.param.shape)
     except (TypeError, ValueError) as error:
         raise type(error)(f"parameter {member.name!r}: {error}") from None
 
@@ -59,7 +60,7 @@ def rule_of(member: Member, state: Mapping[str, Any]) -> Rule[Any]:
 def prepare(state: Roles, rule: Rule[Any], member: Member) -> None:
     """Create the roles that ``rule`` keeps and ``state`` lacks."""
     missing = [
-        role for role in rootfree.roles(_layout(rule, member.param.shape)) if role not in state
+        role for role in rootfree.roles(layout(rule, member.param.shape)) if role not in state
     ]
     if not missing:
         return
@@ -76,25 +77,6 @@ def prepare(state: Roles, rule: Rule[Any], member: Member) -> None:
 def stack(tensor: torch.Tensor) -> Any:
     """Return ``tensor`` as a stack of one, ``(1, *shape)``: a view without autograd."""
     return tensor.detach().unsqueeze(0)
-
-
-def stacked(state: Roles, rule: Rule[Any], param: torch.Tensor) -> Any:
-    """Return the state as the rule sees it: a stack of one, the counter on the parameter's device.
-
-    The arrays are views. The counter is copied to the device, never read from it.
-    """
-    layout = _layout(rule, param.shape)
-    arrays = {role: state[role].unsqueeze(0) for role in rootfree.roles(layout)}
-    arrays["step"] = arrays["step"].to(param.device, torch.int32, non_blocking=True)
-    return rootfree.with_roles(layout, arrays)
-
-
-def keep(state: Roles, new: Any) -> None:
-    """Put a rule's new state into ``state``, and count the call."""
-    new_roles: Any = rootfree.roles(new)
-    arrays = {role: array.squeeze(0) for role, array in new_roles.items()}
-    # The rule's own counter may be on another device; reading it back would wait for that device.
-    state.update({**arrays, "step": state["step"] + 1})
 
 
 def by_policy(group: Group) -> dict[Policy, list[Member]]:
@@ -157,6 +139,8 @@ def _fitting(member: Member, saved: Mapping[str, Any]) -> Roles:
     if not saved:
         return {}
     like = _roles(member, without=member.method.absent(saved))
+    if "phase" in saved and member.method.matrix:
+        like["phase"] = torch.zeros((1,), dtype=torch.int32, device="cpu")
     if saved.keys() != like.keys():
         raise ValueError(
             f"loaded state of {member.name!r} has roles {sorted(saved)}, "
@@ -182,12 +166,14 @@ def _placed(member: Member, role: str, value: Any, like: torch.Tensor) -> torch.
         )
     if role == "step":
         return value.detach().to("cpu", torch.float32, copy=True)
+    if role == "phase":
+        return value.detach().to("cpu", copy=True)
     return value.detach().to(member.param.device, copy=True)
 
 
 def _roles(member: Member, *, without: tuple[str, ...]) -> Roles:
     """Return the roles that a parameter's rule keeps, as empty stacks."""
-    roles: Any = rootfree.roles(_layout(_configured(member, without=without), member.param.shape))
+    roles: Any = rootfree.roles(layout(_configured(member, without=without), member.param.shape))
     return dict(roles)
 
 
@@ -205,7 +191,7 @@ def _rule(
     return rootfree.method(method).rule(precision, without=without, **dict(options))
 
 
-def _layout(rule: Rule[Any], shape: torch.Size) -> Any:
+def layout(rule: Rule[Any], shape: torch.Size) -> Any:
     """Return the rule's state for a stack of one, without memory: roles, shapes and dtypes."""
     return _made_layout(rule, shape)  # type: ignore[arg-type]  # a frozen dataclass is hashable
 

@@ -11,18 +11,19 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 
-from rootfree_conformance.cases.expand import Case
+from rootfree_conformance.cases.case import Case
 from rootfree_conformance.checks import CHECKS
 from rootfree_conformance.checks.contract import Result
-from rootfree_conformance.judges.ratio import differing, ratio
+from rootfree_conformance.judges.ratio import Worst, differing, ratio
 from rootfree_conformance.numeric import NumericModel
 from rootfree_conformance.thresholds import AGREEMENT, EXACT, RATIO
 from rootfree_conformance.truth import Truth, textbook
 
-CORE_CHECKS = ("L3.2", "L4.0")
+CORE_CHECKS = ("L3.2", "L4.0", "L8.2")
 """Checks whose numbers the core and the textbook must agree on."""
 
 
@@ -45,36 +46,46 @@ def agreement(cases: Iterable[Case], truth: Truth) -> Iterator[Result]:
 
     The limit is multiplied by the condition number of what a case solves with or decomposes.
     """
+    model = NumericModel()
     for case in cases:
+        limit = AGREEMENT * max(truth.condition(one, model) for one in case.members)
+        rows = list(_compared(case, truth, model))
+        bad = [row for row in rows if row.found.ratio > limit]
         per_output: dict[str, float] = {}
+        for row in rows:
+            per_output[row.role] = max(per_output.get(row.role, 0.0), row.found.ratio)
         worst: dict[str, object] = {}
-        first_bad = ""
-        model = NumericModel()
-        limit = AGREEMENT * truth.condition(case, model)
-        for number, (mine, theirs) in enumerate(
-            zip(truth(case, model), textbook(case), strict=True), 1
-        ):
-            for role, t in theirs.items():
-                scale = float(np.max(np.abs(t), initial=0.0))
-                found = ratio(mine[role].value, t, scale if scale else 1.0)
-                per_output[role] = max(per_output.get(role, 0.0), found.ratio)
-                if found.ratio > limit and not first_bad:
-                    first_bad = role if case.steps == 1 else f"{role} after step {number}"
-                    worst = {
-                        "step": number,
-                        "role": role,
-                        "index": found.at,
-                        "x": found.x,
-                        "v": found.v,
-                    }
-        message = (
-            f"{first_bad}: the core computes {worst['x']!r} where the textbook has {worst['v']!r}"
-            if first_bad
-            else ""
-        )
+        first_bad = message = ""
+        if bad:
+            step, name, role, found = bad[0]
+            whose = "" if len(case.members) == 1 else f" of {name}"
+            first_bad = role + whose + ("" if case.steps == 1 else f" after step {step}")
+            worst = {"step": step, "parameter": name, "role": role, "index": found.at}
+            worst |= {"x": found.x, "v": found.v}
+            message = f"{first_bad}: the core computes {found.x!r} where the textbook has {found.v!r}"
         name = "A0" + case.id[len(case.check) :] + f"#{case.check}"
         value = max(per_output.values())
         yield Result(name, True, "relative", value, limit, per_output, worst, first_bad, message)
+
+
+class _Row(NamedTuple):
+    """A quantity after a step, relative to the textbook's largest number."""
+
+    step: int
+    member: str
+    role: str
+    found: Worst
+
+
+def _compared(case: Case, truth: Truth, model: NumericModel) -> Iterator[_Row]:
+    """Yield what core and textbook both compute, in order of computation."""
+    for one in case.members:
+        both = zip(truth(one, model), textbook(one), strict=True)
+        for number, (mine, theirs) in enumerate(both, 1):
+            for role, t in theirs.items():
+                scale = float(np.max(np.abs(t), initial=0.0))
+                found = ratio(mine[role].value, t, scale if scale else 1.0)
+                yield _Row(number, one.name, role, found)
 
 
 def comparator() -> Audit:

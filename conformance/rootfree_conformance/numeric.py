@@ -98,6 +98,8 @@ class NumericModel:
         write: ``"fused"`` if the step is added to the parameter in the working dtype and rounded
             once; ``"returned"`` if it is rounded to the parameter's dtype and then added in it, as
             where the framework adds it.
+        count: ``"own"`` if every parameter counts the steps in which it had a gradient;
+            ``"shared"`` if one count serves all of them, as where the framework keeps one.
     """
 
     bits: int | None = None
@@ -113,6 +115,7 @@ class NumericModel:
     eigh: float = 8.0
     subnormals: Literal["kept", "flushed"] = "kept"
     write: Literal["fused", "returned"] = "fused"
+    count: Literal["own", "shared"] = "own"
 
     def __post_init__(self) -> None:
         """Refuse what is no arithmetic.
@@ -128,6 +131,7 @@ class NumericModel:
             check_number(name, getattr(self, name), low=0, static=True)
         check_choice("subnormals", self.subnormals, ("kept", "flushed"))
         check_choice("write", self.write, ("fused", "returned"))
+        check_choice("count", self.count, ("own", "shared"))
         check_choice("accumulator_rounding", self.accumulator_rounding, ("nearest", "truncate"))
 
     def working(self, name: str) -> Format:

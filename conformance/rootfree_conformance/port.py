@@ -40,8 +40,8 @@ Handle: TypeAlias = Any
 class Spec(NamedTuple):
     """Which optimizer a port is to start.
 
-    ``options`` are the catalogue's, and ``update_every`` where the preconditioner is not updated at
-    every step. ``without`` names the hyper-parameters that are 0 and stay 0: no state is wanted for
+    ``options`` are the catalogue's, and where the preconditioner is not updated at every step
+    ``update_every`` and ``stagger``: whether parameters take turns. ``without`` names the hyper-parameters that are 0 and stay 0: no state is wanted for
     them.
     """
 
@@ -57,8 +57,8 @@ class Spec(NamedTuple):
 class Snapshot(NamedTuple):
     """What a port holds, as exact float64 values.
 
-    A parameter without elements may have no state. ``state`` holds counters (``step``, ``salt``)
-    as 0-d arrays beside the arrays of the rule.
+    A parameter without elements may have no state. ``state`` holds counters (``step``, ``salt``,
+    and ``phase`` where parameters take turns) as 0-d arrays beside the arrays of the rule.
     """
 
     params: dict[str, HostArray]
@@ -92,7 +92,9 @@ class Port(Protocol):
     """A backend as the suite sees it. Host arrays hold values of the case's dtype exactly.
 
     ``hyper`` has the names of `rootfree.Hyper` and may change at each step. No method changes what
-    it is given: `read` and `load` copy. Errors are raised before anything is written.
+    it is given: `read` and `load` copy. Errors are raised before anything is written. A port may
+    have a further attribute ``scope``, a key of `rootfree_conformance.cases.left_out.SCOPES`: then
+    it is judged on the cases of that scope, and the report says so.
     """
 
     name: str
@@ -104,7 +106,10 @@ class Port(Protocol):
         ...
 
     def step(self, handle: Handle, grads: HostArrays, hyper: Mapping[str, float]) -> Handle:
-        """Take one step and return the optimizer, which may be the same object."""
+        """Take one step and return the optimizer, which may be the same object.
+
+        A parameter whose name is not in ``grads`` has no gradient: it keeps value and state.
+        """
         ...
 
     def read(self, handle: Handle) -> Snapshot:

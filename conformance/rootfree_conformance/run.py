@@ -1,16 +1,18 @@
-"""A run: audits first, then the core, then every port in a process of its own."""
+"""A run: audits first, then the core, then every port in a process of its own, two at a time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rootfree_conformance import audits
 from rootfree_conformance.audits import Audit
-from rootfree_conformance.cases.expand import Case
+from rootfree_conformance.cases.case import Case
 from rootfree_conformance.cases.families import POLICIES
+from rootfree_conformance.cases.left_out import SCOPES
 from rootfree_conformance.checks import CHECKS
 from rootfree_conformance.checks.contract import Check, Result, failed_to_run
 from rootfree_conformance.numeric import NumericModel
@@ -18,6 +20,8 @@ from rootfree_conformance.script import Answer
 from rootfree_conformance.truth import Truth
 from rootfree_conformance.verdict import Verdict, verdict
 from rootfree_conformance.worker import Worker
+
+_AT_ONCE: Final = 2  # ports, each with one thread: the suite wants no more than two cores
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,15 @@ class Selection:
     rules: Collection[str] = ()
     levels: Collection[str] = ()
 
-    def claimed(self, dtypes: Collection[str]) -> list[tuple[Check, Case]]:
-        """Return every case that must pass for a port that offers ``dtypes``."""
+    def claimed(self, dtypes: Collection[str], scope: str = "whole") -> list[tuple[Check, Case]]:
+        """Return every case that must pass for a port that offers ``dtypes``, in its scope."""
         offered = set(dtypes) & set(self.dtypes) if self.dtypes else set(dtypes)
         return [
             (check, case)
             for check in CHECKS.values()
             for case in check.cases(check.id)
             if case.policy.dtype in offered and (case.quick or not self.quick)
+            if SCOPES[scope].holds(case)
         ]
 
     def picks(self, case: Case) -> bool:
@@ -59,6 +64,7 @@ class Subject:
     name: str
     device: str = ""
     kind: str = ""
+    scope: str = "whole"
     reason: str = ""
     dtypes: Mapping[str, NumericModel] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +90,11 @@ class Run:
         """Verdicts by subject."""
         return {subject.name: subject.verdict for subject in self.subjects}
 
+    @property
+    def scopes(self) -> dict[str, str]:
+        """Scopes by subject."""
+        return {subject.name: subject.scope for subject in self.subjects}
+
 
 Progress = Callable[[str, int, int, Sequence[Result]], None]
 """Told a subject's name, cases done, cases in all, and the results so far."""
@@ -99,8 +110,12 @@ def run(ports: Mapping[str, str], selection: Selection, progress: Progress) -> R
     core = _core(selection, truth, progress)
     disputed = {_rule(result.id) for result in core.results if not result.passed}
     examined.subjects.append(core)
-    for name, ref in ports.items():
-        examined.subjects.append(_port(name, ref, selection, truth, disputed, progress))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        begun = [
+            pool.submit(_port, name, ref, selection, truth, disputed, progress)
+            for name, ref in ports.items()
+        ]
+        examined.subjects += [one.result() for one in begun]
     return examined
 
 
@@ -122,7 +137,8 @@ def _judged(
 ) -> Result:
     """Return the result of a case; answers that are not even numbers fail it."""
     model = info["dtypes"][case.policy.dtype]
-    truth(case, model)  # an error of the suite's own is not the port's
+    for one in case.members:
+        truth(one, model)  # an error of the suite's own is not the port's
     try:
         return check.judge(case, answers, model, truth)
     except Exception as error:  # a port may answer anything
@@ -163,13 +179,13 @@ def _port(
             return subject
         info = worker.info
         subject.device, subject.kind = info["device"], info["kind"]
-        subject.proof = info["proof"]
+        subject.proof, subject.scope = info["proof"], info["scope"]
         subject.dtypes = {
             name: model
             for name, model in info["dtypes"].items()
             if not selection.dtypes or name in selection.dtypes
         }
-        claimed = selection.claimed(subject.dtypes)
+        claimed = selection.claimed(subject.dtypes, subject.scope)
         pairs = [
             (check, case)
             for check, case in claimed

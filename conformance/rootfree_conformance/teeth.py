@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootfree_conformance import audits, discovery
-from rootfree_conformance.cases.expand import Case
+from rootfree_conformance.cases.case import Case
 from rootfree_conformance.checks import CHECKS
 from rootfree_conformance.checks.contract import Check, Result
 from rootfree_conformance.faults.catalogue import FAULTS, Fault

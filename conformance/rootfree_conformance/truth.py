@@ -6,6 +6,7 @@ agree (audit A0), a port is compared with the core's value, and the bound is the
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,8 @@ import rootfree
 import rootfree_textbook
 from rootfree import Hyper, Precision
 
-from rootfree_conformance.cases.expand import Case
-from rootfree_conformance.namespaces.bound import INT32, BoundArray, BoundNamespace
+from rootfree_conformance.cases.case import Case
+from rootfree_conformance.namespaces.bound import BOOL, INT32, BoundArray, BoundNamespace
 from rootfree_conformance.numeric import FORMATS, Format, NumericModel
 from rootfree_conformance.port import HostArray
 
@@ -34,10 +35,11 @@ class Truth:
     """Truths that have been computed, so that all ports with one arithmetic share them."""
 
     def __init__(self) -> None:
-        self._bounds: dict[tuple[str, str, int, NumericModel], tuple[list[Step], float]] = {}
+        self._bounds: dict[tuple[Any, ...], tuple[list[Step], float]] = {}
+        self._turn = Lock()  # ports that are judged at once ask for the same
 
     def __call__(self, case: Case, model: NumericModel) -> list[Step]:
-        """Return the values and bounds of a case, computed once."""
+        """Return the values and bounds of a case's parameter, computed once."""
         return self._computed(case, model)[0]
 
     def condition(self, case: Case, model: NumericModel) -> float:
@@ -45,10 +47,12 @@ class Truth:
         return self._computed(case, model)[1]
 
     def _computed(self, case: Case, model: NumericModel) -> tuple[list[Step], float]:
-        key = (case.label, case.policy.label, case.steps, model)
-        if key not in self._bounds:
-            self._bounds[key] = bounds(case, model)
-        return self._bounds[key]
+        which = (case.label, case.member, case.phase)
+        key = (*which, case.policy.label, case.steps, model)
+        with self._turn:
+            if key not in self._bounds:
+                self._bounds[key] = bounds(case, model)
+            return self._bounds[key]
 
 
 def bounds(case: Case, model: NumericModel) -> tuple[list[Step], float]:
@@ -79,23 +83,53 @@ def _bounds(case: Case, xp: BoundNamespace) -> list[Step]:
         count = BoundArray(np.asarray([case.state["step"]]), 0.0, INT32, xp)
         state = rootfree.with_roles(state, {**arrays, "step": count})
     factor = 2.0 if policy.dtype == "float64" else 1.0
-    steps = []
+    steps: list[Step] = []
     for number, (grad, values) in enumerate(zip(case.grads, case.hypers, strict=True)):
         # A 0 is a Python number: some rules leave a term out for it, which costs nothing to skip.
         hyper = Hyper(**{k: xp.scalar(v, working) if v else 0.0 for k, v in values.items()})
-        g = _given(grad, FORMATS[policy.dtype], xp)
-        move, state = rootfree.update(rule, g, state, param, hyper, case.observes(number))
-        param = _written(param, move, xp.model)
+        if case.takes_part(number):
+            g = _given(grad, FORMATS[policy.dtype], xp)
+            if case.observes(number, shared=xp.model.count == "shared"):
+                state = rootfree.observed(rule, g, state, hyper)
+            move, state = _advanced(case, rule, g, state, param, hyper, xp)
+            param = _written(param, move, xp.model)
+        elif xp.model.count == "shared":
+            state = state._replace(step=state.step + 1)
         kept: Any = rootfree.roles(state)  # bounded arrays
         arrays = {role: kept[role] for role in case.roles} | {"param": param}
         steps.append({name: Bounded(a.value[0], a.error[0] * factor) for name, a in arrays.items()})
     return steps
 
 
+def _advanced(
+    case: Case, rule: Any, grad: Any, state: Any, param: Any, hyper: Hyper, xp: BoundNamespace
+) -> tuple[Any, Any]:
+    """Return the step and the state after it, within bounds of every order of products.
+
+    ``K (K^T x)`` and ``(K K^T) x`` are equal, and a port may take either: a single step pays for
+    one, a product that is kept until the next observation for the other. Neither bound is above
+    the other everywhere, since one has roundings of ``K^T x`` and the other of ``K K^T``, both of
+    which may cancel. So with a period both are computed, from the same state, and the result
+    covers the two, at every step anew: whichever a port takes there.
+    """
+    both = [
+        rootfree.advanced(
+            rule, grad, state, param, hyper, derived=rule.derive(state, case.shape, period)
+        )
+        for period in dict.fromkeys((1, case.period))
+    ]
+    (step, new), (other, beside) = both[0], both[-1]
+    if case.period == 1:
+        return step, new
+    either = BoundArray(np.asarray(True), 1.0, BOOL, xp)  # a choice that is not certain
+    one, two = rootfree.roles(new), rootfree.roles(beside)
+    arrays: Any = {role: xp.where(either, one[role], two[role]) for role in one}
+    return xp.where(either, step, other), rootfree.with_roles(new, arrays)
+
+
 def textbook(case: Case) -> list[dict[str, Any]]:
-    """Return the textbook's values after each step of a case."""
-    settings = case.corner.settings(case.method)
-    settings.pop("update_every", None)
+    """Return the textbook's values of a case's parameter after each step."""
+    settings = case.settings
     scale = settings.pop("init_scale", None)
     without = case.corner.unbuffered(case.method)
     name, param = case.method.name, case.param
@@ -112,6 +146,9 @@ def textbook(case: Case) -> list[dict[str, Any]]:
         return [{"param": param} for _ in case.grads]
     steps = []
     for number, (grad, values) in enumerate(zip(case.grads, case.hypers, strict=True)):
+        if not case.takes_part(number):
+            steps.append({**{role: state[role] for role in case.roles}, "param": param})
+            continue
         hyper = {k: v for k, v in values.items() if k != "curvature_scale"}
         hyper |= {"batch_size": values["curvature_scale"], "update_now": case.observes(number)}
         param, state = rootfree_textbook.step(name, param, grad, state, **hyper, **settings)

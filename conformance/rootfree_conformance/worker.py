@@ -16,9 +16,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from rootfree import check_choice
 from rootfree_array import StalledStateWarning
 
 from rootfree_conformance import discovery, script
+from rootfree_conformance.cases.left_out import SCOPES
 from rootfree_conformance.port import Port
 from rootfree_conformance.script import Outcome, Script
 
@@ -133,13 +135,20 @@ def main(address: str, ref: str) -> None:
 
 
 def _identity(port: Port) -> dict[str, Any]:
-    """Return what a port says of itself."""
+    """Return what a port says of itself.
+
+    Raises:
+        ValueError: if it has a scope that the suite does not know.
+    """
+    scope = getattr(port, "scope", "whole")
+    check_choice("scope", scope, tuple(SCOPES))
     proof: Mapping[str, Any] = getattr(port, "proof", dict)()
     return {
         "name": port.name,
         "device": port.device,
         "dtypes": dict(port.dtypes),
         "proof": dict(proof),
+        "scope": scope,
         "kind": "white" if hasattr(port, "xp") else "black",
     }
 

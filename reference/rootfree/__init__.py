@@ -9,7 +9,7 @@ References:
 """
 
 from rootfree._typing import Array, Hyper, Namespace, Rule, Scalar, State, curvature_scale
-from rootfree._update import observes, update
+from rootfree._update import advanced, observed, update
 from rootfree.catalogue import METHODS, Method, method
 from rootfree.curvature import (
     CURVATURES,
@@ -27,6 +27,7 @@ from rootfree.diagonal import Diagonal, DiagonalState
 from rootfree.full_matrix import FullMatrix, FullMatrixState
 from rootfree.plan import Plan, PlanRow, plan
 from rootfree.precision import Precision, add_step, as_update, cast, is_zero, scalars, store
+from rootfree.schedule import observes, phases, slices
 from rootfree.shampoo import Shampoo, ShampooState
 from rootfree.signature import (
     Arguments,
@@ -70,6 +71,7 @@ __all__ = [
     "ShampooState",
     "State",
     "add_step",
+    "advanced",
     "arguments",
     "as_curvature",
     "as_update",
@@ -87,11 +89,14 @@ __all__ = [
     "is_zero",
     "mapped",
     "method",
+    "observed",
     "observes",
+    "phases",
     "plan",
     "roles",
     "scalars",
     "signature",
+    "slices",
     "store",
     "update",
     "with_roles",

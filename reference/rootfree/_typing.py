@@ -222,6 +222,14 @@ class Rule(Protocol[S]):
     @property
     def weight_decay_mode(self) -> WeightDecayMode: ...
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether a number's step depends on nothing but its own gradient, state and value.
+
+        Then a parameter may be cut anywhere, and its parts updated one after the other.
+        """
+        ...
+
     def dims(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the lengths of the axes that the rule's matrices stand for, for a shape."""
         ...
@@ -243,6 +251,23 @@ class Rule(Protocol[S]):
         """Return the state after the curvature at this gradient has entered the preconditioner."""
         ...
 
-    def direction(self, grad: Array, state: S, hyper: Hyper) -> Array:
-        """Return the preconditioned gradient, ``(n, *shape)``, in the working dtype."""
+    def derive(self, state: S, shape: tuple[int, ...], period: int) -> Any:
+        """Return what `direction` may use again until the next `observe`, or ``None``.
+
+        Args:
+            state: of a stack of parameters.
+            shape: of the parameter.
+            period: how many directions are taken of this state, >= 1; decides what pays.
+        """
+        ...
+
+    def direction(self, grad: Array, state: S, hyper: Hyper, derived: Any = None) -> Array:
+        """Return the preconditioned gradient, ``(n, *shape)``, in the working dtype.
+
+        Args:
+            grad: gradients ``(n, *shape)``.
+            state: from `observe`, or the last one.
+            hyper: the scalars of this step.
+            derived: from `derive`, of this state; ``None`` for what pays in a single step.
+        """
         ...

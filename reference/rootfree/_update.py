@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from rootfree._typing import Array, Hyper, Rule, S
+from rootfree._typing import Array, Hyper, Rule, S, namespace
 from rootfree.curvature import Curvature
 from rootfree.descent import descend
-from rootfree.precision import cast, scalars, store
-
-
-def observes(update_every: int | Callable[[int], bool], count: int) -> bool:
-    """Return whether the curvature enters the preconditioner at a step.
-
-    Args:
-        update_every: period, >= 1, or a function that is given ``count``.
-        count: steps taken before this one; at 0 a period always answers yes.
-    """
-    return bool(update_every(count)) if callable(update_every) else count % update_every == 0
+from rootfree.precision import cast, per_member, scalars, store
+from rootfree.state import roles, with_roles
 
 
 def update(
@@ -30,6 +20,7 @@ def update(
     observe: bool = True,
     *,
     curvature: Curvature | None = None,
+    active: Array | None = None,
 ) -> tuple[Array, S]:
     """Compute one step for a stack of n equally shaped parameters.
 
@@ -41,18 +32,67 @@ def update(
         hyper: the scalars of this step.
         observe: whether the curvature enters the preconditioner in this step.
         curvature: replaces the gradient outer product.
+        active: which members take part, ``(n,)`` bool; all by default. The others have the step 0
+            and keep their state to the bit; their gradients must be finite.
 
     Returns:
         The step, ``(n, *shape)`` in the working dtype, to be added to the parameters by
         `rootfree.add_step`, and the new state. No argument is changed.
     """
+    if observe:
+        state = observed(rule, grad, state, hyper, curvature=curvature, active=active)
+    return advanced(rule, grad, state, param, hyper, active=active)
+
+
+def observed(
+    rule: Rule[S],
+    grad: Array,
+    state: S,
+    hyper: Hyper,
+    *,
+    curvature: Curvature | None = None,
+    active: Array | None = None,
+) -> S:
+    """Return the state after the curvature has entered the preconditioner: `update`'s first half.
+
+    Args:
+        rule: as in `update`, with all other arguments.
+        grad: gradients ``(n, *shape)``.
+        state: of the stack.
+        hyper: the scalars of this step.
+        curvature: replaces the gradient outer product.
+        active: which members take part.
+    """
+    new = rule.observe(grad, state, scalars(hyper, rule.precision.working_dtype), curvature)
+    return _selected(active, new, state)
+
+
+def advanced(
+    rule: Rule[S],
+    grad: Array,
+    state: S,
+    param: Array,
+    hyper: Hyper,
+    *,
+    derived: Any = None,
+    active: Array | None = None,
+) -> tuple[Array, S]:
+    """Return the step and the state after it, for a state that observes no more: the second half.
+
+    Args:
+        rule: as in `update`, with all other arguments.
+        grad: gradients ``(n, *shape)``.
+        state: of the stack.
+        param: parameters ``(n, *shape)``.
+        hyper: the scalars of this step.
+        derived: from ``rule.derive`` of this state, if it was kept.
+        active: which members take part.
+    """
     dtype = rule.precision.working_dtype
     hyper = scalars(hyper, dtype)
-    if observe:
-        state = rule.observe(grad, state, hyper, curvature)
     momentum = None if state.momentum is None else cast(state.momentum, dtype)
     step, momentum = descend(
-        rule.direction(grad, state, hyper),
+        rule.direction(grad, state, hyper, derived),
         cast(param, dtype),
         momentum,
         hyper,
@@ -62,5 +102,24 @@ def update(
         momentum = store(
             momentum, rule.precision, role="momentum", step=state.step, salt=state.salt
         )
-    new: Any = state  # a NamedTuple, see State
-    return step, new._replace(step=state.step + 1, momentum=momentum)
+    old: Any = state  # a NamedTuple, see State
+    new = _selected(active, old._replace(step=state.step + 1, momentum=momentum), old)
+    if active is not None:
+        xp = namespace(step)
+        step = xp.where(per_member(active, step), step, xp.zeros_like(step))
+    return step, new
+
+
+def _selected(active: Array | None, new: S, old: S) -> S:
+    """Return the new state of active members and the old one of the others."""
+    if active is None:
+        return new
+    before: Any = roles(old)
+    arrays = {
+        role: array
+        if array is before[role]
+        else namespace(array).where(per_member(active, array), array, before[role])
+        for role, array in roles(new).items()
+    }
+    chosen: S = with_roles(new, arrays)
+    return chosen

@@ -70,7 +70,11 @@ class Method:
     def shared(self) -> dict[str, Any]:
         """The arguments of its kind, scaled or with matrices, with their defaults."""
         scale = {"batch_size": 1, "loss_reduction": "mean"} if self.scaled else {}
-        return {**scale, **({"update_every": 1, "compute_dtype": None} if self.matrix else {})}
+        products = {"compute_dtype": None, "product_dtype": None}
+        return {
+            **scale,
+            **({"update_every": 1, "stagger": True, **products} if self.matrix else {}),
+        }
 
     def absent(self, roles: Collection[str]) -> tuple[str, ...]:
         """Return the keys of `buffers` that have no array among the roles of a state."""

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-from rootfree._typing import Array, Scalar
+from rootfree._typing import Array
 
 
 class DiagonalCurvature(NamedTuple):
@@ -145,17 +145,6 @@ def check_curvature(
             f"curvature of {name!r} has {_words(came)}, a {type(curvature).__name__} of its "
             f"parameter, shaped {shape}, needs {_words(expected)}"
         )
-
-
-def outer_product_diagonal(grad: Array, scale: Scalar | None) -> Array:
-    """Return the diagonal of the gradient outer product, ``alpha * grad**2``.
-
-    Args:
-        grad: gradients ``(n, *shape)``.
-        scale: alpha > 0, or ``None`` for the unscaled square that root-based rules accumulate.
-    """
-    square = grad * grad
-    return square if scale is None else scale * square
 
 
 def _words(shapes: tuple[tuple[int, ...], ...]) -> str:

@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 from rootfree._typing import Array, Hyper, WeightDecayMode
+from rootfree.precision import is_zero
 
 
 def descend(
@@ -38,11 +39,12 @@ def descend(
     Returns:
         The step, ``(n, *shape)``, and the new buffer, both in the working dtype.
     """
-    if weight_decay_mode == "coupled":
+    decays = not is_zero(hyper.weight_decay)
+    if decays and weight_decay_mode == "coupled":
         direction = direction + hyper.weight_decay * param
     if momentum is not None:
         momentum = hyper.momentum * momentum + direction
         direction = momentum
-    if weight_decay_mode == "decoupled":
+    if decays and weight_decay_mode == "decoupled":
         direction = direction + hyper.weight_decay * param
     return -hyper.lr * direction, momentum

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rootfree._typing import Array, Hyper, Scalar, WeightDecayMode, device, namespace
-from rootfree.curvature import Curvature, DiagonalCurvature, outer_product_diagonal
+from rootfree.curvature import Curvature, DiagonalCurvature
 from rootfree.precision import Precision, cast, per_member, store
 from rootfree.validation import check_choice, check_number
 
@@ -97,6 +97,11 @@ class Diagonal:
                 "set it to False"
             )
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether a parameter may be cut: the bits of stochastic rounding depend on the place."""
+        return self.precision.rounding == "nearest"
+
     def dims(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the parameter's shape: every number has its own statistic."""
         return shape
@@ -145,22 +150,28 @@ class Diagonal:
         grad = cast(grad, dtype)
         statistic, first_moment = state.statistic, state.first_moment
         if statistic is not None:
-            if curvature is None:
-                scale = hyper.curvature_scale if self.power == 1 else None
-                h = outer_product_diagonal(grad, scale)
-            else:
+            weight = hyper.precond_lr
+            if curvature is not None:
                 h = cast(curvature.diagonal, dtype)
+            else:
+                h = grad * grad
+                # One scalar: the passes over memory are what a step of this rule costs.
+                weight = weight * hyper.curvature_scale if self.power == 1 else weight
             s = cast(statistic, dtype)
             if self.decay:
                 s = (1 - hyper.precond_lr) * s
-            s = s + hyper.precond_lr * h
-            statistic = self._store(s, "statistic", state)
+            statistic = self._store(s + weight * h, "statistic", state)
         if first_moment is not None:
             e = hyper.momentum * cast(first_moment, dtype) + (1 - hyper.momentum) * grad
             first_moment = self._store(e, "first_moment", state)
         return state._replace(statistic=statistic, first_moment=first_moment)
 
-    def direction(self, grad: Array, state: DiagonalState, hyper: Hyper) -> Array:
+    def derive(self, state: DiagonalState, shape: tuple[int, ...], period: int) -> None:
+        """Return ``None``: nothing of a step lasts."""
+
+    def direction(
+        self, grad: Array, state: DiagonalState, hyper: Hyper, derived: None = None
+    ) -> Array:
         """Return ``x / max(s**power + damping, tiny)``, ``(n, *shape)``, in the working dtype."""
         dtype = self.precision.working_dtype
         x = cast(grad if state.first_moment is None else state.first_moment, dtype)
@@ -174,7 +185,8 @@ class Diagonal:
             s = s / _mass(hyper.precond_lr, state.step, s)
         root = xp.sqrt(s) if self.power == 0.5 else s
         # NOTE: s and the damping can both vanish; tiny keeps 0/0 out and changes nothing else.
-        return x / xp.maximum(root + hyper.damping, xp.full_like(x, _tiny(x)))
+        tiny = xp.full((), float(xp.finfo(dtype).smallest_normal), dtype=dtype, device=device(x))
+        return x / xp.maximum(root + hyper.damping, tiny)
 
     def _store(self, x: Array, role: str, state: DiagonalState) -> Array:
         return store(x, self.precision, role=role, step=state.step, salt=state.salt)
@@ -192,7 +204,3 @@ def _mass(weight: Scalar, step: Array, like: Array) -> Array:
     partial = w < 1
     log = xp.log1p(-xp.where(partial, w, 0.5 * xp.ones_like(t)))
     return xp.where(partial, -xp.expm1(t * log), xp.ones_like(t))
-
-
-def _tiny(x: Array) -> float:
-    return float(namespace(x).finfo(x.dtype).smallest_normal)

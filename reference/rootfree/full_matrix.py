@@ -94,6 +94,11 @@ class FullMatrix:
         check_choice("momentum", self.momentum, ("none", "heavy_ball"))
         check_choice("weight_decay_mode", self.weight_decay_mode, ("coupled", "decoupled"))
 
+    @property
+    def elementwise(self) -> bool:
+        """Return ``False``: a matrix mixes the numbers of its axis."""
+        return False
+
     def dims(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the side of the matrix, as the only axis."""
         return (math.prod(shape),)
@@ -151,9 +156,14 @@ class FullMatrix:
             root = self._store(power, "root", state)
         return state._replace(statistic=statistic, root=root)
 
-    def direction(self, grad: Array, state: FullMatrixState, hyper: Hyper) -> Array:
+    def derive(self, state: FullMatrixState, shape: tuple[int, ...], period: int) -> None:
+        """Return ``None``: a matrix is applied once in a step, to one vector."""
+
+    def direction(
+        self, grad: Array, state: FullMatrixState, hyper: Hyper, derived: None = None
+    ) -> Array:
         """Return the preconditioned gradient, ``(n, *shape)``."""
-        del hyper
+        del hyper, derived
         xp, g = namespace(grad), self._vectors(grad, None)
         kept = cast(state.statistic if state.root is None else state.root, g.dtype)
         u = xp.linalg.solve(kept, g) if self.form == "solve" else self.precision.matmul(kept, g)

@@ -183,9 +183,10 @@ def round_stochastically(x: Array, dtype: DType, *, role: int, count: Array, sal
 def _random_bits(x: Array, *, role: int, count: Array, salt: Array, xp: Namespace) -> Array:
     """Return 16 random bits for each element of ``x`` as int32 in [0, 65536)."""
     member = x.shape[1:]
-    index = xp.reshape(
-        xp.arange(0, math.prod(member), dtype=xp.int32, device=device(x)), (1, *member)
-    )
+    count_up = xp.arange(0, math.prod(member), dtype=xp.int32, device=device(x))
+    # NOTE: the mask changes nothing. Without it torch's compiler takes the product below for another
+    # arange, whose step overflows as C++ leaves it undefined: tails of vectors were not written.
+    index = xp.reshape(xp.bitwise_and(count_up, 2**31 - 1), (1, *member))
     key = _mix(per_member(salt, x) + _int32(role * _C1), xp=xp)
     clock = cast(per_member(count, x), xp.int32) * _int32(_C2)
     return xp.bitwise_and(_mix(index * _int32(_C1) + clock + key, xp=xp), 0xFFFF)

@@ -96,6 +96,11 @@ class Shampoo:
         check_choice("momentum", self.momentum, ("none", "heavy_ball"))
         check_choice("weight_decay_mode", self.weight_decay_mode, ("coupled", "decoupled"))
 
+    @property
+    def elementwise(self) -> bool:
+        """Return ``False``: a matrix mixes the numbers of its axis."""
+        return False
+
     def dims(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the lengths of the axes that get a matrix, for a parameter's shape."""
         return merged(shape, self.merge_dims)
@@ -143,9 +148,14 @@ class Shampoo:
                 roots.append(self._store(power, f"root.{axis}", state))
         return state._replace(statistic=tuple(statistics), root=tuple(roots) if self.root else None)
 
-    def direction(self, grad: Array, state: ShampooState, hyper: Hyper) -> Array:
+    def derive(self, state: ShampooState, shape: tuple[int, ...], period: int) -> None:
+        """Return ``None``: a root, or an inverse, is in the state where it is worth it."""
+
+    def direction(
+        self, grad: Array, state: ShampooState, hyper: Hyper, derived: None = None
+    ) -> Array:
         """Return G with every axis's root, or inverse, applied, ``(n, *shape)``."""
-        del hyper
+        del hyper, derived
         u, dtype = (
             viewed(grad, self.dims(tuple(grad.shape[1:])), self.precision),
             self.precision.working_dtype,

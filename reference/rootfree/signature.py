@@ -42,6 +42,10 @@ _MEANING: Final = {
         "period of the preconditioner's update, >= 1; with a period the first step updates it. Or "
         "a function of the count of steps so far that says whether this one does."
     ),
+    "stagger": (
+        "with a period, parameters take turns after the first step, so that every step does about "
+        "as much of the work; with False all of them update at the same steps."
+    ),
     "structure": (
         "of the factors: 'dense', 'diagonal', 'block_diagonal(k)', 'tril', 'triu', "
         "'tril_toeplitz', 'triu_toeplitz', 'hierarchical(k1, k2)', 'arrowhead(side)'; one name, a "
@@ -75,6 +79,10 @@ _MEANING: Final = {
     "compute_dtype": (
         "inputs of matrix products, by name or dtype object; by default bfloat16 for bfloat16 "
         "parameters on a device with units for it, else float32, or float64 for float64 ones."
+    ),
+    "product_dtype": (
+        "in which products of these inputs are taken, by name or dtype object; by default "
+        "compute_dtype on a device with units for it, else float32."
     ),
     "rounding": (
         "'nearest', or 'stochastic' for bfloat16 state, which with 'nearest' cannot follow a small "
@@ -111,6 +119,8 @@ class Arguments(NamedTuple):
     rounding: Any
     compute_dtype: Any = None  # as state_dtype
     update_every: Any = 1  # an integer, or a function of the count
+    stagger: bool = False
+    product_dtype: Any = None  # as state_dtype
 
 
 def signature(
@@ -157,6 +167,7 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
         options |= {"structure": canonical(options["structure"])}
     update_every = given.get("update_every", 1)
     check_period("update_every", update_every)
+    check_flag("stagger", given.get("stagger", False))
     hyper = {name: given[lr if name == "lr" else name] for name in method.hyper}
     check_hypers(method, hyper, options, lr=lr)
     batch_size = given.get("batch_size", 1)
@@ -171,6 +182,8 @@ def arguments(method: Method, given: Mapping[str, Any], *, lr: str = "lr") -> Ar
         given["rounding"],
         given.get("compute_dtype"),
         update_every,
+        given.get("stagger", False),
+        given.get("product_dtype"),
     )
 
 
@@ -285,5 +298,6 @@ def _check_options(method: Method, options: Mapping[str, Any]) -> None:
 def _static(method: Method) -> dict[str, Any]:
     """Return the keyword parameters that every adapter has, with their defaults."""
     shared = method.shared
-    products = {name: shared.pop(name) for name in ("compute_dtype",) if name in shared}
+    dtypes = ("compute_dtype", "product_dtype")
+    products = {name: shared.pop(name) for name in dtypes if name in shared}
     return {**shared, **method.options, "state_dtype": None, **products, "rounding": "nearest"}

@@ -34,6 +34,7 @@ from rootfree.structures import (
     named,
     names,
     scale,
+    transposed,
 )
 from rootfree.validation import check_choice, check_limit, check_number
 
@@ -120,6 +121,11 @@ class SIRFShampoo:
         check_choice("momentum", self.momentum, ("none", "heavy_ball"))
         check_choice("weight_decay_mode", self.weight_decay_mode, ("coupled", "decoupled"))
 
+    @property
+    def elementwise(self) -> bool:
+        """Return ``False``: a matrix mixes the numbers of its axis."""
+        return False
+
     def dims(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the lengths of the axes that get a factor, for a parameter's shape."""
         return (math.prod(shape),) if self.flatten else merged(shape, self.merge_dims)
@@ -198,19 +204,49 @@ class SIRFShampoo:
             factor_momentum=None if state.factor_momentum is None else tuple(averages),
         )
 
-    def direction(self, grad: Array, state: SIRFShampooState, hyper: Hyper) -> Array:
+    def derive(
+        self, state: SIRFShampooState, shape: tuple[int, ...], period: int
+    ) -> tuple[Array | None, ...]:
+        """Return ``K_j K_j^T``, ``(n, d_j, d_j)``, of the axes where it saves work, else ``None``.
+
+        Forming it is a product of d^3, and saves one of d^2 M in each direction, M the number of
+        columns that the axis is applied to. It is kept as products take it, in ``compute_dtype``.
+        """
+        spaces, factors = self.structures(shape), self._working(state.factor)
+        total = math.prod([space.size for space in spaces])
+        products: list[Array | None] = []
+        for space, k in zip(spaces, factors, strict=True):
+            if self._pays(space, total // space.size, period):
+                product = space.apply(k, transposed(space.to_dense(k)))
+                products.append(cast(product, self.precision.compute_dtype))
+            else:
+                products.append(None)
+        return tuple(products)
+
+    def direction(
+        self,
+        grad: Array,
+        state: SIRFShampooState,
+        hyper: Hyper,
+        derived: tuple[Array | None, ...] | None = None,
+    ) -> Array:
         """Return ``G x_1 (K_1 K_1^T) ... x_N (K_N K_N^T)``, ``(n, *shape)``."""
         del hyper
         shape = tuple(grad.shape[1:])
+        products = self.derive(state, shape, 1) if derived is None else derived
         spaces, factors = self.structures(shape), self._working(state.factor)
         factors, back = self._in_range(spaces, factors)
         u = viewed(grad, self.dims(shape), self.precision)
-        for axis, (space, k) in enumerate(zip(spaces, factors, strict=True), 1):
+        for axis, (space, k, both) in enumerate(zip(spaces, factors, products, strict=True), 1):
 
-            def both(x: Array, space: Structure = space, k: Factor = k) -> Array:
+            def through(
+                x: Array, space: Structure = space, k: Factor = k, both: Array | None = both
+            ) -> Array:
+                if both is not None:
+                    return self.precision.matmul(both, x)
                 return space.apply(k, space.apply_transposed(k, x))
 
-            u = along(u, axis, both)
+            u = along(u, axis, through)
         u = u if back is None else per_member(back, u) * u
         return namespace(u).reshape(u, grad.shape)
 
@@ -219,6 +255,13 @@ class SIRFShampoo:
             return Diagonal(length, self.precision)
         kind, arguments = self._kind(name)
         return kind(length, self.precision, *arguments)
+
+    def _pays(self, space: Structure, columns: int, period: int) -> bool:
+        """Return whether ``K K^T`` is worth forming for so many columns in so many directions.
+
+        NOTE: in a narrow range factors are scaled before every product, which this would undo.
+        """
+        return space.square and not self.precision.narrow_range and space.size < period * columns
 
     def _is_limited(self, name: str, length: int) -> bool:
         return self.max_dim is not None and length > self.max_dim and self._kind(name)[0].square

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
+import rootfree
 import rootfree_array
 from rootfree import METHODS
 
@@ -68,6 +70,55 @@ def unchanged() -> Callable[[Any], Any]:
         assert {**optimizer.state_dict(), "state": 0} == {**saved, "state": 0}
 
     return unchanged
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return how often the core has been called, by function; a call goes through."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("observed", "advanced", "update", "add_step"):
+        monkeypatch.setattr(rootfree, name, counted(name, getattr(rootfree, name)))
+    return counts
+
+
+@pytest.fixture
+def phases() -> Callable[[Any], dict[str, int]]:
+    """Return a function that reads the phases off an optimizer's state."""
+
+    def phases(optimizer: Any) -> dict[str, int]:
+        return {n: int(roles["phase"]) for n, roles in optimizer.state.items() if "phase" in roles}
+
+    return phases
+
+
+@pytest.fixture
+def turns(normal: Any) -> Callable[[Any, int], list[set[str]]]:
+    """Return a function that takes steps and says whose preconditioner has changed in each."""
+
+    def kept(roles: dict[str, np.ndarray]) -> np.ndarray:
+        return next(a for r, a in roles.items() if r.startswith(("factor.", "statistic")))
+
+    def turns(optimizer: Any, steps: int) -> list[set[str]]:
+        found = []
+        shapes = {name: param.shape for name, param in optimizer.params.items()}
+        dtype = next(iter(optimizer.params.values())).dtype
+        for number in range(steps):
+            before = optimizer.state
+            optimizer.step(normal(100 + number, dtype, shapes))
+            after = optimizer.state
+            changed = {n for n in after if not same(kept(before[n]), kept(after[n]))}
+            found.append(changed)
+        return found
+
+    return turns
 
 
 def same(x: Any, y: Any) -> bool:

@@ -39,8 +39,8 @@ def test_names():
 
 
 def test_signature(cls):
-    """Parameters first, then the catalogue's arguments, then this adapter's two."""
-    trailing = {"platform": None, "in_place": False}
+    """Parameters first, then the catalogue's arguments, then this adapter's three."""
+    trailing = {"platform": None, "in_place": False, "stack": True}
     expected = rootfree.signature(cls.method, leading=("params",), trailing=trailing)
     assert inspect.signature(cls) == expected
     assert cls(SINGLE, 0.25).hyper == cls(SINGLE, lr=0.25).hyper

@@ -39,6 +39,7 @@ MATRIX = [getattr(rootfree_array, m.class_name) for m in METHODS.values() if m.m
 HYPER = {"lr": 0.25, "momentum": 0.5, "weight_decay": 0.125, "precond_lr": 0.125, "damping": 0.125}
 HYPER |= {"precond_momentum": 0.25}
 SHAPES = {"bias": (5,), "weight": (4, 3), "kernel": (2, 3, 2)}
+SETTLED = {**SHAPES, "weight": (9, 4)}  # SIRF-Shampoo forms the same products for 1 step and for 2
 
 
 def settings(cls):
@@ -115,7 +116,8 @@ def float64():
 @pytest.mark.parametrize("period", [2, 3])
 def test_period(cls, period, normal):
     """Steps 0, T, 2T, ... update the preconditioner, the others use it: as in the textbook."""
-    optimizer = cls(normal(0, shapes=SHAPES), update_every=period, **settings(cls))
+    given = {"update_every": period, "stagger": False}
+    optimizer = cls(normal(0, shapes=SHAPES), **given, **settings(cls))
     params, name = normal(0, shapes=SHAPES), cls.method.name
     states = {n: rootfree_textbook.init(name, p) for n, p in params.items()}
     for number in range(4):
@@ -139,11 +141,11 @@ def test_a_function_decides(normal, same_bits):
         asked.append(count)
         return count % 2 == 0
 
-    ours = SIRFShampoo(normal(), update_every=odd)
-    periodic = SIRFShampoo(normal(), update_every=2)
+    ours = SIRFShampoo(normal(shapes=SETTLED), update_every=odd)
+    periodic = SIRFShampoo(normal(shapes=SETTLED), update_every=2, stagger=False)
     for number in range(3):
         for optimizer in (ours, periodic):
-            optimizer.step(normal(number))
+            optimizer.step(normal(number, shapes=SETTLED))
     assert asked == [0, 1, 2]
     assert same_bits(ours.params, periodic.params)
     assert same_bits(ours.state, periodic.state)
@@ -277,13 +279,13 @@ def test_a_curvature_on_another_device_is_refused():
 @pytest.mark.parametrize("cls", MATRIX)
 def test_the_function_observes_where_it_is_told(cls, normal, same_bits):
     """`update(..., observe=False)` is a step between two updates of the preconditioner."""
-    optimizer = cls(normal(shapes=SHAPES), update_every=2, **settings(cls))
+    optimizer = cls(normal(shapes=SETTLED), update_every=2, stagger=False, **settings(cls))
     (rule,) = set(optimizer._rules.values())
-    params = normal(shapes=SHAPES)
+    params = normal(shapes=SETTLED)
     state = init(rule, params)
     for number in range(3):
         hyper = Hyper(**settings(cls), curvature_scale=2.0)
-        grads = normal(number, shapes=SHAPES)
+        grads = normal(number, shapes=SETTLED)
         params, state = update(rule, params, grads, state, hyper, number % 2 == 0)
         optimizer.step(grads, batch_size=2)
     assert same_bits(params, optimizer.params)

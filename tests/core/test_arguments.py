@@ -26,8 +26,8 @@ def test_signature(name):
     assert names[: 1 + len(hyper)] == ["params", *hyper]
     assert names[-1] == "compile"
     scale = ["batch_size", "loss_reduction"] if entry.scaled else []
-    period = ["update_every"] if entry.matrix else []
-    dtypes = ["state_dtype", "compute_dtype"] if entry.matrix else ["state_dtype"]
+    period = ["update_every", "stagger"] if entry.matrix else []
+    dtypes = ["state_dtype"] + (["compute_dtype", "product_dtype"] if entry.matrix else [])
     static = [*scale, *period, *entry.options, *dtypes, "rounding", "compile"]
     assert names[1 + len(hyper) :] == static
     assert made.parameters["params"].default is Parameter.empty

@@ -33,7 +33,9 @@ def test_names():
 def test_signature(cls):
     """TR01: parameters first, then the catalogue's arguments; the constructor shows the same."""
     method = next(m for m in METHODS.values() if m.class_name == cls.__name__)
-    expected = rootfree.signature(method, leading=("params",), trailing={"maximize": False})
+    expected = rootfree.signature(
+        method, leading=("params",), trailing={"maximize": False, "foreach": None, "compile": False}
+    )
     assert inspect.signature(cls) == expected
     assert list(inspect.signature(cls.__init__).parameters) == ["self", *expected.parameters]
 
@@ -270,7 +272,8 @@ def test_what_another_rule_does_not_read(weight):
     group = optimizer.param_groups[0]
     unread = {"precond_momentum", "structure", "max_dim", "merge_dims", "trust_clip"}
     assert {name for name, value in group.items() if value is None} == {
-        *(unread | {"update_every", "compute_dtype", "state_dtype"})
+        *unread,
+        *("update_every", "stagger", "compute_dtype", "product_dtype", "state_dtype", "foreach"),
     }
     assert optimizer.defaults.keys() <= group.keys()
     assert group["tag"] == 7

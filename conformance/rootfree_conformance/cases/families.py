@@ -3,7 +3,7 @@
 Faults hide at defaults (no damping, no decay, alpha 1, fresh state), so most corners start from
 balanced numbers, at which every term of every rule is visible. A new rule needs no row here: its
 corners follow from what the catalogue says it reads. What is left out on purpose stands in
-`UNJUDGED`, and every report repeats it.
+`left_out`, and every report repeats it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Policy:
             return corner in STRUCTURED or corner.name in PRODUCT_CORNERS
         if corner in STRUCTURED:
             return self.rounding == "stochastic" or self.label == "float64"
-        return corner.name == "period" or not (corner.options or corner.without)
+        return corner.name in PERIODS or not (corner.options or corner.without)
 
 
 POLICIES: Final[Mapping[str, Policy]] = {
@@ -92,8 +92,11 @@ PRODUCT_CORNERS: Final = (
     "improved",
     "exact",
     "merged",
+    "period",
 )
 """Corners, besides structures, in which rounded inputs of products make a difference."""
+PERIODS: Final = ("period", "turns", "turns_dealt")
+"""Corners in which the curvature enters at some steps only."""
 THOROUGH: Final = ("float32", "bfloat16")
 """Policies that see every shape; the others see `FEW`."""
 
@@ -135,6 +138,8 @@ class Corner:
         needs: a hyper-parameter or option without which the corner says nothing new.
         scheduled: whether the hyper-parameters change from step to step of a run.
         steps: how many steps a single-step check takes.
+        members: how many equal parameters the optimizer has, each with numbers of its own.
+        missing: by step, counted from 0, the parameters that have no gradient then.
     """
 
     name: str
@@ -146,6 +151,8 @@ class Corner:
     needs: str = "lr"
     scheduled: bool = True
     steps: int = 1
+    members: int = 1
+    missing: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def applies(self, method: Method) -> bool:
         """Return whether the method has what the corner varies, and takes its numbers."""
@@ -173,7 +180,7 @@ class Corner:
         return {
             name: other[method.options[name]] if value == "other" else value
             for name, value in self.options.items()
-            if name in method.options or name == "update_every"
+            if name in method.options or name in SCHEDULE
         }
 
     def unbuffered(self, method: Method) -> tuple[str, ...]:
@@ -186,6 +193,10 @@ class Corner:
         return tuple(name for name in self.without if name in method.buffers)
 
 
+SCHEDULE: Final = ("update_every", "stagger")
+"""Options that say when the curvature enters; no rule reads them."""
+_TOGETHER: Final = MappingProxyType({"update_every": 2, "stagger": False})
+_TURNS: Final = MappingProxyType({"update_every": 3, "stagger": True})
 CORNERS: Final = (
     Corner("balanced"),
     Corner("quiet", None, state="fresh"),
@@ -212,7 +223,10 @@ CORNERS: Final = (
         gradient="zero",
         needs="init_scale",
     ),
-    Corner("period", {}, {"update_every": 2}, needs="update_every", steps=3),
+    Corner("several", members=3),
+    Corner("period", {}, _TOGETHER, needs="update_every", steps=3),
+    Corner("turns", {}, _TURNS, needs="update_every", steps=4, members=3),
+    Corner("turns_dealt", {}, _TURNS, state="fresh", needs="update_every", steps=4, members=3),
     Corner("improved", {"curvature_scale": 0.5}, {"improved": True}, needs="improved"),
     Corner("exact", {"damping": 0.0}, {"exact": True}, needs="exact"),
     Corner("unclipped", {"precond_lr": 0.2}, {"trust_clip": False}, needs="trust_clip"),
@@ -258,11 +272,25 @@ STRUCTURED: Final = tuple(
 MIXED: Final = Corner(
     "mixed",
     {},
-    {"structure": STRUCTURES[-1], "update_every": 2},
+    {"structure": STRUCTURES[-1], "update_every": 2, "stagger": True},
     needs="structure",
     steps=3,
+    members=2,
 )
-"""Factors of several arrays each, at a period."""
+"""Factors of several arrays each, of two parameters that take turns."""
+ABSENT: Final = (
+    Corner("absent", steps=3, members=3, missing={0: (1,), 1: (0, 2)}),
+    Corner(
+        "absent_turns",
+        {},
+        {"update_every": 2, "stagger": True},
+        needs="update_every",
+        steps=3,
+        members=3,
+        missing={0: (1,), 1: (0,)},
+    ),
+)
+"""Gradients that are missing: a turn that is due then comes with the next gradient's step."""
 EXACT_DECAY: Final = Corner(
     "exact_decay",
     {"precond_lr": 2.0**-10, "momentum": 0.75, "precond_momentum": 0.75, "weight_decay": 0.0}
@@ -290,74 +318,23 @@ EXACT_MIXED: Final = Corner(
     gradient="zero",
     needs="structure",
     scheduled=False,
+    members=2,
 )
-"""The same for factors of several arrays."""
+"""The same for factors of several arrays, of two parameters."""
 _ANY_DAMPING: Final = ("exact_decay",)
 """Corners in which a method that takes roots has a damping all the same."""
 RUNS: Final = ("balanced", "quiet", "first_step", "no_buffer", "other_decay")
 """Corners that trajectories start from."""
+MATRIX_RUNS: Final = ("balanced", "period", "turns", "turns_dealt")
+"""The same for methods that keep matrices."""
 RUN_SHAPES: Final = ((3, 5), (7,), (5, 4, 3))
-QUICK_CORNERS: Final = ("balanced", "quiet", "exact_decay", "exact_growth")
-"""Corners of the quick profile."""
-
-
-@dataclass(frozen=True)
-class Unjudged:
-    """What the suite does not judge, and why.
-
-    Attributes:
-        methods: names of methods.
-        corners: names of corners; empty for all.
-        policies: labels of policies; empty for all.
-        reason: why.
-        run: whether it concerns trajectories, and not single steps.
-    """
-
-    methods: tuple[str, ...]
-    corners: tuple[str, ...]
-    policies: tuple[str, ...]
-    reason: str
-    run: bool = False
-
-    def holds(self, method: Method, corner: Corner, policy: Policy) -> bool:
-        """Return whether it concerns a case."""
-        return (
-            method.name in self.methods
-            and (not self.corners or corner.name in self.corners)
-            and (not self.policies or policy.label in self.policies)
-        )
-
-
-_NARROW: Final = ("float32", "bfloat16", "bfloat16-state", "bfloat16-stochastic")
-UNJUDGED: Final = (
-    Unjudged(
-        ("full_adagrad", "shampoo"),
-        ("quiet",),
-        (*_NARROW, "bfloat16-products"),
-        "at the documented damping of 1e-8 the root of a first, singular statistic is made of "
-        "float32's rounding; judged in float64",
-    ),
-    Unjudged(
-        ("rf_full_matrix_inverse",),
-        ("quiet",),
-        ("bfloat16-state", "bfloat16-stochastic"),
-        "Sigma - b2 Sigma H Sigma cancels at the documented defaults, more than 8 bits can hold; "
-        "judged in wider state",
-    ),
-    Unjudged(
-        ("sirf_shampoo",),
-        ("structure=hierarchical(1,1)", "structure=hierarchical(2,2)"),
-        ("bfloat16-products",),
-        "a block of one number is smaller than what 8-bit inputs of products may do to it; judged "
-        "in every other policy",
-    ),
-    Unjudged(
-        tuple(method.name for method in METHODS.values() if method.matrix),
-        (),
-        ("bfloat16-products", "bfloat16-stochastic"),
-        "worst cases of 8-bit products, or of spacings of 8 bits, add up to more than the numbers; "
-        "single steps and the rounding's bits are judged",
-        run=True,
-    ),
+QUICK_CORNERS: Final = (
+    "balanced",
+    "quiet",
+    "turns",
+    "turns_dealt",
+    "absent",
+    "exact_decay",
+    "exact_growth",
 )
-"""Every entry is printed in each report."""
+"""Corners of the quick profile."""

@@ -9,8 +9,11 @@ from rootfree_conformance.checks.l03_step import BOUND
 from rootfree_conformance.checks.l04_trajectory import OPEN_LOOP
 from rootfree_conformance.checks.l05_state import RESUME
 from rootfree_conformance.checks.l06_precision import DTYPES, ROUNDING
-from rootfree_conformance.checks.l08_misuse import REJECTION
+from rootfree_conformance.checks.l08_misuse import ABSENCE, REJECTION
 
 CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
-    {check.id: check for check in (BOUND, OPEN_LOOP, RESUME, DTYPES, ROUNDING, REJECTION)}
+    {
+        check.id: check
+        for check in (BOUND, OPEN_LOOP, RESUME, DTYPES, ROUNDING, ABSENCE, REJECTION)
+    }
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rootfree_conformance.cases.expand import Case
+from rootfree_conformance.cases.case import Case
 from rootfree_conformance.numeric import NumericModel
 from rootfree_conformance.script import Answer, Script
 from rootfree_conformance.thresholds import RATIO

@@ -10,7 +10,8 @@ from rootfree import METHODS
 from rootfree_array._precision import salt
 from rootfree_textbook import round_stochastically
 
-from rootfree_conformance.cases.expand import PARAM, STEPS_BEFORE, Case, balanced
+from rootfree_conformance.cases.case import STEPS_BEFORE, Case
+from rootfree_conformance.cases.expand import balanced
 from rootfree_conformance.cases.families import (
     EXACT_DECAY,
     EXACT_GROWTH,
@@ -18,12 +19,12 @@ from rootfree_conformance.cases.families import (
     POLICIES,
 )
 from rootfree_conformance.checks.contract import Check, Result
-from rootfree_conformance.checks.l03_step import step_by_step, steps
+from rootfree_conformance.checks.l03_step import start, step_by_step, steps
 from rootfree_conformance.checks.l05_state import counted
 from rootfree_conformance.judges.ratio import differing
 from rootfree_conformance.numeric import FORMATS, NumericModel, quantise
 from rootfree_conformance.port import Snapshot
-from rootfree_conformance.script import Answer, Call, Load, Read, Script, Start
+from rootfree_conformance.script import Answer, Call, Load, Read, Script
 from rootfree_conformance.truth import Truth
 
 _SALT = 20240217
@@ -39,15 +40,17 @@ def _declared(case: Case, answers: Sequence[Answer], model: NumericModel, _truth
     coarse_products = model.native_products and case.policy.products is not None
     *_, after = answers
     assert isinstance(after, Snapshot)
-    kept = {role: after.state.get(PARAM, {}).get(role) for role in case.roles}
-    wrong = {}
-    for role, array in {**kept, "param": after.params.get(PARAM)}.items():
-        dtype = case.policy.dtype if role == "param" else case.policy.state_dtype
-        fits = array is not None and not differing(array, quantise(array, FORMATS[dtype]))
-        coarse = fits and not differing(array, quantise(array, FORMATS["bfloat16"]))
-        product = coarse_products and role.startswith("root")
-        narrow = coarse and dtype != "bfloat16" and not product
-        wrong[role] = float(after.dtypes.get(role) != dtype or narrow or not fits)
+    wrong: dict[str, float] = {}
+    for name in [one.name for one in case.members]:
+        kept = {role: after.state.get(name, {}).get(role) for role in case.roles}
+        for role, array in {**kept, "param": after.params.get(name)}.items():
+            dtype = case.policy.dtype if role == "param" else case.policy.state_dtype
+            fits = array is not None and not differing(array, quantise(array, FORMATS[dtype]))
+            coarse = fits and not differing(array, quantise(array, FORMATS["bfloat16"]))
+            product = coarse_products and role.startswith("root")
+            narrow = coarse and dtype != "bfloat16" and not product
+            bad = after.dtypes.get(role) != dtype or narrow or not fits
+            wrong[role] = wrong.get(role, 0.0) + bad
     return counted(case, wrong, f"stored as {after.dtypes}, not as the policy says")
 
 
@@ -60,9 +63,8 @@ def _stochastic(check: str) -> Iterator[Case]:
 
 
 def _decaying(case: Case) -> Script:
-    start: list[Call] = [Start(case.spec, {PARAM: case.param}), Read()]
-    run = [call for step in steps(case) for call in (step, Read())]
-    return [*start, Load(case.snapshot(_SALT)), *run]
+    run: list[Call] = [call for step in steps(case) for call in (step, Read())]
+    return [start(case), Read(), Load(case.snapshot(_SALT)), *run]
 
 
 def _published_bits(
@@ -75,26 +77,34 @@ def _published_bits(
     store the same bits. Roots by eigenvalues, and factors that move along an average, are not
     exact: their bits are not foretold.
     """
+    wrong: dict[str, float] = {}
+    for one in case.members:
+        for role, number in _unforetold(one, answers).items():
+            wrong[role] = wrong.get(role, 0.0) + number
+    return counted(case, wrong, "stored bits are not the published hash's")
+
+
+def _unforetold(case: Case, answers: Sequence[Answer]) -> dict[str, float]:
+    """Return how many elements of a parameter's state differ from the foretold, by role."""
     fresh, *answers = answers
     assert isinstance(fresh, Snapshot)
-    key = np.asarray(float(salt(PARAM)))
-    wrong = {"salt": float(differing(fresh.state.get(PARAM, {}).get("salt"), key))}
+    key = np.asarray(float(salt(case.name)))
+    wrong = {"salt": float(differing(fresh.state.get(case.name, {}).get("salt"), key))}
     current = {role: case.state[role] for role in case.roles if _decay(case, role)}
     wrong |= dict.fromkeys(current, 0.0)
     for index, answer in enumerate(answers):
         assert isinstance(answer, Snapshot)
+        state = answer.state.get(case.name, {})
         for role in current:
             factor, shift = _decay(case, role) or (1.0, 0.0)
             current[role] = round_stochastically(
                 current[role] * factor + shift,
                 role=_number(role),
                 count=STEPS_BEFORE + index,
-                salt=_SALT,
+                salt=_SALT + case.member,
             )
-            wrong[role] += differing(
-                answer.state.get(PARAM, {}).get(role), np.asarray(current[role])
-            )
-    return counted(case, wrong, "stored bits are not the published hash's")
+            wrong[role] += differing(state.get(role), np.asarray(current[role]))
+    return wrong
 
 
 def _decay(case: Case, role: str) -> tuple[float, Any] | None:

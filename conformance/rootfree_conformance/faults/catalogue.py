@@ -11,7 +11,8 @@ from typing import Final
 from rootfree_conformance.faults._fault import Fault
 from rootfree_conformance.faults.general import GENERAL
 from rootfree_conformance.faults.matrix import MATRIX
+from rootfree_conformance.faults.together import TOGETHER
 
-FAULTS: Final = (*GENERAL, *MATRIX)
+FAULTS: Final = (*GENERAL, *MATRIX, *TOGETHER)
 
 __all__ = ["FAULTS", "Fault"]

@@ -7,7 +7,7 @@ from typing import Final
 from rootfree_conformance.faults._fault import Fault
 
 _PRECISION = "rootfree/precision.py"
-_UPDATE = "rootfree/_update.py"
+_STEP = "rootfree_array/_step.py"
 _SIRF = "rootfree/sirf_shampoo.py"
 _CONTRACTION = "rootfree/contraction.py"
 _SHAMPOO = "rootfree/shampoo.py"
@@ -153,18 +153,10 @@ MATRIX: Final = (
     Fault(
         "M18",
         "the direction is made with stale factors",
-        _UPDATE,
-        """    if observe:
-        state = rule.observe(grad, state, hyper, curvature)
-    momentum = None if state.momentum is None else cast(state.momentum, dtype)
-    step, momentum = descend(
-        rule.direction(grad, state, hyper),""",
-        """    before = state
-    if observe:
-        state = rule.observe(grad, state, hyper, curvature)
-    momentum = None if state.momentum is None else cast(state.momentum, dtype)
-    step, momentum = descend(
-        rule.direction(grad, before, hyper),""",
+        _STEP,
+        "    moved, state = rootfree.advanced(",
+        """    moved, _ = rootfree.advanced(work.rule, grad, work.state, param, hyper, active=active)
+    _, state = rootfree.advanced(""",
         "L3.2",
         rules=("sirf_shampoo",),
     ),
@@ -198,9 +190,9 @@ MATRIX: Final = (
     Fault(
         "M38",
         "update_every ignored",
-        _UPDATE,
-        "else count % update_every == 0",
-        "else True",
+        "rootfree/schedule.py",
+        "return count == 0 or (count + phase) % update_every == 0",
+        "return True",
         "L3.2",
         rules=("rf_full_matrix",),
     ),

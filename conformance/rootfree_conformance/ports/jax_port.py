@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,8 +19,8 @@ from rootfree_conformance.port import HostArray, HostArrays, Snapshot, Spec, arg
 jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax's own
 # XLA computes log1p and expm1 on the CPU less accurately than a C library, log1p in float64 by far:
 # near -0.41 it is wrong by 128 ulps in jaxlib 0.10.2. A test measures what is declared here.
-_SINGLE = NumericModel(expm1=8.0, subnormals="flushed", write="returned")
-_DOUBLE = NumericModel(log1p=256.0, expm1=8.0, subnormals="flushed", write="returned")
+_SINGLE = NumericModel(expm1=8.0, subnormals="flushed", write="returned", count="shared")
+_DOUBLE = replace(_SINGLE, log1p=256.0)
 
 
 class Handle(NamedTuple):
@@ -31,17 +32,27 @@ class Handle(NamedTuple):
 
 
 class JaxPort:
-    """A black box around ``rootfree_jax``; float64 runs with 64-bit types enabled."""
+    """A black box around ``rootfree_jax``; float64 runs with 64-bit types enabled.
 
-    name, device = "jax", "cpu"
+    Args:
+        name: what it calls itself.
+        scope: which cases it is judged on, see `rootfree_conformance.cases.left_out`.
+        **arguments: of the optimizers, beside those of a case.
+    """
+
+    device = "cpu"
     dtypes: Mapping[str, NumericModel] = {
         "float64": _DOUBLE,
         "float32": _SINGLE,
         "bfloat16": _SINGLE,
     }
 
+    def __init__(self, name: str = "jax", scope: str = "whole", **arguments: Any) -> None:
+        self.name, self.scope, self._arguments = name, scope, arguments
+
     def start(self, spec: Spec, params: HostArrays) -> Handle:
         """Return parameters and fresh state."""
+        spec = spec._replace(options={**spec.options, **self._arguments})
         with _types(spec):
             device = {k: jnp.asarray(v, dtype=spec.dtype) for k, v in params.items()}
             transformation = _transformation(spec, {"lr": 1.0})
@@ -51,8 +62,9 @@ class JaxPort:
         """Take one jitted step."""
         with _types(handle.spec):
             device = {k: jnp.asarray(v, dtype=handle.spec.dtype) for k, v in grads.items()}
+            there: dict[str, Any] = {**dict.fromkeys(handle.params), **device}
             step = _compiled(*_key(handle.spec))
-            return handle._replace(**step(handle.params, handle.state, device, dict(hyper)))
+            return handle._replace(**step(handle.params, handle.state, there, dict(hyper)))
 
     def read(self, handle: Handle) -> Snapshot:
         """Return copies as float64."""
@@ -121,7 +133,9 @@ def _compiled(rule: str, options: tuple[tuple[str, Any], ...], *rest: Any) -> An
         updates, state = transformation.update(
             grads, state, params, batch_size=hyper["curvature_scale"]
         )
-        return {"params": optax.apply_updates(params, updates), "state": state}
+        moving = {name: update for name, update in updates.items() if update is not None}
+        moved = optax.apply_updates({name: params[name] for name in moving}, moving)
+        return {"params": {**params, **moved}, "state": state}
 
     return jax.jit(step)
 

@@ -18,12 +18,21 @@ _NATIVE = bool(rootfree_torch.capabilities("cpu")["bfloat16_products"])
 
 
 class TorchPort:
-    """A black box around ``rootfree_torch``."""
+    """A black box around ``rootfree_torch``.
 
-    name, device = "torch", "cpu"
+    Args:
+        name: what it calls itself.
+        scope: which cases it is judged on, see `rootfree_conformance.cases.left_out`.
+        **arguments: of the optimizers, beside those of a case.
+    """
+
+    device = "cpu"
     dtypes: Mapping[str, NumericModel] = {
         name: NumericModel(native_products=name == "bfloat16" and _NATIVE) for name in DTYPES
     }
+
+    def __init__(self, name: str = "torch", scope: str = "whole", **arguments: Any) -> None:
+        self.name, self.scope, self._arguments = name, scope, arguments
 
     def start(self, spec: Spec, params: HostArrays) -> Any:
         """Return an optimizer of named parameters."""
@@ -32,7 +41,7 @@ class TorchPort:
             for name, host in params.items()
         ]
         cls = getattr(rootfree_torch, method(spec.rule).class_name)
-        optimizer = cls(named, **arguments(spec))
+        optimizer = cls(named, **arguments(spec), **self._arguments)
         optimizer.init_state()  # what the first step would create
         return optimizer
 
@@ -40,9 +49,11 @@ class TorchPort:
         """Set gradients and hyper-parameters, and step."""
         (group,) = handle.param_groups
         for name, param in zip(group["param_names"], group["params"], strict=True):
-            grad = torch.tensor(grads[name]).to(param.dtype)
             with torch.no_grad():
                 param.grad = None
+            if name not in grads:
+                continue
+            grad = torch.tensor(grads[name]).to(param.dtype)
             if grad.shape != param.shape:  # torch itself refuses this assignment
                 raise ValueError(f"gradient of {name!r} has shape {tuple(grad.shape)}")
             param.grad = grad

@@ -16,7 +16,7 @@ from typing import Any
 
 import rootfree_conformance
 from rootfree_conformance import audits, thresholds
-from rootfree_conformance.cases.expand import unjudged
+from rootfree_conformance.cases.left_out import unjudged
 from rootfree_conformance.run import Run, Subject
 from rootfree_conformance.verdict import Exit
 
@@ -54,7 +54,7 @@ def record(run: Run, code: Exit, profile: str) -> dict[str, Any]:
                 name: value for name, value in vars(thresholds).items() if name.isupper()
             },
         },
-        "not_judged": unjudged(),
+        "not_judged": unjudged(run.scopes),
         "audits": [asdict(audit) | {"passed": audit.passed} for audit in run.audits],
         "ports": [_port(subject) for subject in run.subjects],
     }
@@ -83,6 +83,7 @@ def _port(subject: Subject) -> dict[str, Any]:
         "name": subject.name,
         "kind": subject.kind,
         "device": subject.device,
+        "scope": subject.scope,
         "proof": dict(subject.proof),
         "verdict": subject.verdict,
         "reason": _FOLDERS.sub("", subject.reason),

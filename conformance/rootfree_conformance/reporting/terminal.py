@@ -9,8 +9,8 @@ from typing import TextIO
 
 from rootfree import METHODS
 
-from rootfree_conformance.cases.expand import unjudged
 from rootfree_conformance.cases.families import POLICIES
+from rootfree_conformance.cases.left_out import unjudged
 from rootfree_conformance.checks.contract import Result
 from rootfree_conformance.run import Run, Subject
 from rootfree_conformance.verdict import Exit, Verdict
@@ -45,7 +45,7 @@ class ProgressLine:
 
 def screen(run: Run, code: Exit) -> str:
     """Return backends by rule and by policy, what is not judged, the failures, the verdicts."""
-    judged = [*_tables(run), _unjudged()] if run.audits_passed else []
+    judged = [*_tables(run), _unjudged(run)] if run.audits_passed else []
     parts = [*judged, *_failures(run), *_audits(run), _verdicts(run, code)]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -102,8 +102,8 @@ def _cell(subject: Subject, belongs: Callable[[str], bool]) -> str:
     return f"ok {worst:.0e}" if subject.name == "core" else f"ok {worst:.2f}"
 
 
-def _unjudged() -> str:
-    return "\n".join(["not judged:", *(f"  {text}" for text in unjudged()), ""])
+def _unjudged(run: Run) -> str:
+    return "\n".join(["not judged:", *(f"  {text}" for text in unjudged(run.scopes)), ""])
 
 
 def _failures(run: Run) -> list[str]:
@@ -139,6 +139,7 @@ def _verdicts(run: Run, code: Exit) -> str:
         detail = f"{count} cases" if count else ""
         reason = f" ({subject.reason})" if subject.reason else ""
         dtypes = ", ".join(subject.dtypes) if subject.name != "core" else "against the textbook"
+        dtypes += "" if subject.scope == "whole" else f"; {subject.scope} cases"
         lines.append(f"{subject.name:<17}{said} {detail:>11}  {dtypes}{reason}")
     return "\n".join([*lines, f"exit {int(code)}"])
 
