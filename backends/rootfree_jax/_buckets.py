@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from rootfree import Rule
 
 
@@ -44,7 +45,7 @@ class Bucket:
             return [jax.tree.map(unstack, results)]
         arrays, treedef = jax.tree.flatten(results)
         apart = zip(*map(jnp.unstack, arrays), strict=True)
-        return [treedef.unflatten(each) for each in apart]
+        return [jax.tree.unflatten(treedef, each) for each in apart]
 
 
 def buckets(
@@ -102,5 +103,5 @@ def _on_explicit_axes(array: Any) -> bool:
 def _type_of(tree: Any) -> tuple[Any, ...]:
     """Return what of a tree a program depends on; of arrays that are there, the devices too."""
     arrays, treedef = jax.tree.flatten(tree)
-    where = [None if isinstance(x, jax.core.Tracer) else x.sharding for x in arrays]
+    where = [None if isinstance(x, Tracer) else x.sharding for x in arrays]
     return treedef, *(x.aval for x in arrays), *where

@@ -83,7 +83,7 @@ def _meshed(core: Callable[..., Any], grad: Any, state: Any) -> Callable[..., An
         return core
 
     def layout(array: Any) -> Any:
-        return NamedSharding(mesh, jax.typeof(array).sharding.spec)  # type: ignore[arg-type]  # abstract
+        return NamedSharding(mesh, jax.typeof(array).sharding.spec)
 
     layouts = (layout(grad), jax.tree.map(layout, state))
     axes = mesh.explicit_axes

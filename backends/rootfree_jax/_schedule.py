@@ -68,7 +68,10 @@ def phases(rules: Mapping[int, Rule[Any]], leaves: Leaves, period: int) -> Any:
         period: of the observation, > 1.
     """
     parts = turns(rules, leaves, period)
-    costs = [len(part) * _cost(rules[part[0]], leaves.arrays[part[0]].shape) for part in parts]
+    costs = []
+    for part in parts:
+        rule: Any = rules[part[0]]  # a frozen dataclass, and so hashable, which no protocol can say
+        costs.append(len(part) * _cost(rule, leaves.arrays[part[0]].shape))
     entries = [x if is_absent(x) else optax.MaskedNode() for x in leaves.arrays]
     for part, phase in zip(parts, rootfree.phases(costs, period), strict=True):
         for i in part:
@@ -77,5 +80,5 @@ def phases(rules: Mapping[int, Rule[Any]], leaves: Leaves, period: int) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _cost(rule: Any, shape: tuple[int, ...]) -> int:
+def _cost(rule: Rule[Any], shape: tuple[int, ...]) -> int:
     return rootfree.plan(rule, [shape]).rows[0].observe_flops

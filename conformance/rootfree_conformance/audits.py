@@ -62,7 +62,9 @@ def agreement(cases: Iterable[Case], truth: Truth) -> Iterator[Result]:
             first_bad = role + whose + ("" if case.steps == 1 else f" after step {step}")
             worst = {"step": step, "parameter": name, "role": role, "index": found.at}
             worst |= {"x": found.x, "v": found.v}
-            message = f"{first_bad}: the core computes {found.x!r} where the textbook has {found.v!r}"
+            message = (
+                f"{first_bad}: the core computes {found.x!r} where the textbook has {found.v!r}"
+            )
         name = "A0" + case.id[len(case.check) :] + f"#{case.check}"
         value = max(per_output.values())
         yield Result(name, True, "relative", value, limit, per_output, worst, first_bad, message)

@@ -41,8 +41,8 @@ class Spec(NamedTuple):
     """Which optimizer a port is to start.
 
     ``options`` are the catalogue's, and where the preconditioner is not updated at every step
-    ``update_every`` and ``stagger``: whether parameters take turns. ``without`` names the hyper-parameters that are 0 and stay 0: no state is wanted for
-    them.
+    ``update_every`` and ``stagger``: whether parameters take turns. ``without`` names the
+    hyper-parameters that are 0 and stay 0: no state is wanted for them.
     """
 
     rule: str

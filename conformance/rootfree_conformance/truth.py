@@ -112,7 +112,7 @@ def _advanced(
     which may cancel. So with a period both are computed, from the same state, and the result
     covers the two, at every step anew: whichever a port takes there.
     """
-    both = [
+    both: list[tuple[Any, Any]] = [  # of this namespace's arrays
         rootfree.advanced(
             rule, grad, state, param, hyper, derived=rule.derive(state, case.shape, period)
         )
@@ -122,7 +122,8 @@ def _advanced(
     if case.period == 1:
         return step, new
     either = BoundArray(np.asarray(True), 1.0, BOOL, xp)  # a choice that is not certain
-    one, two = rootfree.roles(new), rootfree.roles(beside)
+    one: dict[str, Any] = rootfree.roles(new)
+    two: dict[str, Any] = rootfree.roles(beside)
     arrays: Any = {role: xp.where(either, one[role], two[role]) for role in one}
     return xp.where(either, step, other), rootfree.with_roles(new, arrays)
 

@@ -126,10 +126,10 @@ def plan(
         >>> print(plan(rule, {"w": (5000, 64), "b": (64,)}))
         name   shape       axes                      state (bytes)  observe (flop)  direction (flop)
         -----  ----------  ------------------------  -------------  --------------  ----------------
-        w      (5000, 64)  5000 diagonal x 64 dense      1,352,772      84,074,126        84,160,001
+        w      (5000, 64)  5000 diagonal x 64 dense      1,352,772      84,074,126        43,724,289
         b      (64,)       64 dense                         33,028       1,130,502            16,705
         -----  ----------  ------------------------  -------------  --------------  ----------------
-        total                                            1,385,800      85,204,628        84,176,706
+        total                                            1,385,800      85,204,628        43,740,994
     """
     named = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes)
     pairs = [(str(name), _shape(name, entry)) for name, entry in named]

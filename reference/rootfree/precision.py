@@ -184,8 +184,8 @@ def _random_bits(x: Array, *, role: int, count: Array, salt: Array, xp: Namespac
     """Return 16 random bits for each element of ``x`` as int32 in [0, 65536)."""
     member = x.shape[1:]
     count_up = xp.arange(0, math.prod(member), dtype=xp.int32, device=device(x))
-    # NOTE: the mask changes nothing. Without it torch's compiler takes the product below for another
-    # arange, whose step overflows as C++ leaves it undefined: tails of vectors were not written.
+    # NOTE: the mask changes nothing. Without it torch's compiler takes the product below for
+    # another arange, whose step overflows, undefined in C++: tails of vectors were not written.
     index = xp.reshape(xp.bitwise_and(count_up, 2**31 - 1), (1, *member))
     key = _mix(per_member(salt, x) + _int32(role * _C1), xp=xp)
     clock = cast(per_member(count, x), xp.int32) * _int32(_C2)

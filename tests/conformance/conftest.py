@@ -71,7 +71,7 @@ def judge(truth: Truth) -> Callable[..., list[Result]]:
         *checks: str,
         rules: tuple[str, ...] = ("rf_rmsprop", "adamw"),
         wanted: Callable[[Case], bool] = lambda case: (
-            case.corner.name in ("balanced", "exact_decay")
+            case.corner.name in ("balanced", "exact_decay", "absent")
         ),
     ) -> list[Result]:
         pairs = [

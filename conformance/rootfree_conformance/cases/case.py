@@ -79,9 +79,7 @@ class Case:
     def members(self) -> tuple[Case, ...]:
         """The same case with the numbers of each parameter, at the phases that are loaded."""
         return tuple(
-            replace(
-                self, member=i, phase=loaded_phase(i, self.period) if self.takes_turns else 0
-            )
+            replace(self, member=i, phase=loaded_phase(i, self.period) if self.takes_turns else 0)
             for i in range(self.corner.members)
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from rootfree import METHODS, Method
+from rootfree import Method
 
 
 @dataclass(frozen=True)

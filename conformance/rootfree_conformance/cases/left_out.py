@@ -187,7 +187,11 @@ SCOPES: Final[Mapping[str, Scope]] = MappingProxyType(
             "without it runs",
         ),
         "stacked": Scope(
-            (Share(corners=_SEVERAL), Share(corners=("exact_growth_mixed",)), Share(("L3.2",), ("balanced",))),
+            (
+                Share(corners=_SEVERAL),
+                Share(corners=("exact_growth_mixed",)),
+                Share(("L3.2",), ("balanced",)),
+            ),
             "several parameters, everywhere, and a balanced step of one",
             "a stack of one parameter is what the port without stacks steps",
         ),

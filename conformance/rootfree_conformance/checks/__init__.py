@@ -12,8 +12,5 @@ from rootfree_conformance.checks.l06_precision import DTYPES, ROUNDING
 from rootfree_conformance.checks.l08_misuse import ABSENCE, REJECTION
 
 CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
-    {
-        check.id: check
-        for check in (BOUND, OPEN_LOOP, RESUME, DTYPES, ROUNDING, ABSENCE, REJECTION)
-    }
+    {check.id: check for check in (BOUND, OPEN_LOOP, RESUME, DTYPES, ROUNDING, ABSENCE, REJECTION)}
 )

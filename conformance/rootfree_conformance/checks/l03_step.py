@@ -13,7 +13,7 @@ from rootfree_conformance.cases.case import Case
 from rootfree_conformance.cases.expand import single_steps
 from rootfree_conformance.cases.turns import uneven
 from rootfree_conformance.checks.contract import Check, Result
-from rootfree_conformance.judges.ratio import Worst, differing, ratio
+from rootfree_conformance.judges.ratio import Worst, ratio
 from rootfree_conformance.numeric import UNDERFLOW, NumericModel
 from rootfree_conformance.port import HostArray, Snapshot
 from rootfree_conformance.script import Answer, Load, Read, Script, Start, Step
@@ -104,7 +104,10 @@ def _findings(
         counts = []
         for one, arrays in zip(members, numbers, strict=True):
             state = answer.state.get(one.name, {})
-            wanted = {**arrays, **_counters(one, one.updates(number, shared=model.count == "shared"))}
+            wanted = {
+                **arrays,
+                **_counters(one, one.updates(number, shared=model.count == "shared")),
+            }
             given = {**state, "param": answer.params.get(one.name)}
             whose = "" if len(members) == 1 else f"{one.name}: "
             for role, (v, e) in wanted.items():
@@ -117,7 +120,9 @@ def _findings(
             counts += [v for role, (v, _) in wanted.items() if role == "step"]
         if counts:
             found = ratio(np.asarray(float(answer.step)), max(counts), 0.0)
-            yield Finding(number, "", "step", found, _words("the snapshot's step", found, max(counts)))
+            yield Finding(
+                number, "", "step", found, _words("the snapshot's step", found, max(counts))
+            )
 
 
 def _counters(case: Case, count: int) -> dict[str, Bounded]:

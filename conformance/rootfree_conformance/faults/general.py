@@ -277,7 +277,8 @@ def rf_adamw(""",
         "the direction is made with the statistic of the step before",
         _STEP,
         "    moved, state = rootfree.advanced(",
-        """    moved, _ = rootfree.advanced(work.rule, grad, work.state, param, hyper, active=active)
+        """    args = work.rule, grad, work.state, param, hyper
+    moved, _ = rootfree.advanced(*args, active=active)
     _, state = rootfree.advanced(""",
         "L3.2",
         rules=("rf_rmsprop",),

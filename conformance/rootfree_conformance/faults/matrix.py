@@ -155,7 +155,8 @@ MATRIX: Final = (
         "the direction is made with stale factors",
         _STEP,
         "    moved, state = rootfree.advanced(",
-        """    moved, _ = rootfree.advanced(work.rule, grad, work.state, param, hyper, active=active)
+        """    args = work.rule, grad, work.state, param, hyper
+    moved, _ = rootfree.advanced(*args, active=active)
     _, state = rootfree.advanced(""",
         "L3.2",
         rules=("sirf_shampoo",),

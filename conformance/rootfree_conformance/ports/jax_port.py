@@ -103,7 +103,7 @@ class JaxPort:
             params = {
                 k: jnp.asarray(v, dtype=handle.spec.dtype) for k, v in snapshot.params.items()
             }
-            return handle._replace(params=params, state=state)
+            return Handle(handle.spec, params, state)
 
     def proof(self) -> dict[str, str]:
         """Say which JAX this is, and on what it runs."""
@@ -134,7 +134,7 @@ def _compiled(rule: str, options: tuple[tuple[str, Any], ...], *rest: Any) -> An
             grads, state, params, batch_size=hyper["curvature_scale"]
         )
         moving = {name: update for name, update in updates.items() if update is not None}
-        moved = optax.apply_updates({name: params[name] for name in moving}, moving)
+        moved: Any = optax.apply_updates({name: params[name] for name in moving}, moving)
         return {"params": {**params, **moved}, "state": state}
 
     return jax.jit(step)
