@@ -26,7 +26,12 @@ from rootfree_jax._stages import descent, precondition
 Factory = Callable[..., optax.GradientTransformationExtraArgs]
 
 _LR: Final = "learning_rate"
-_STACK: Final = "TODO"
+_STACK: Final = (
+    "whether leaves of one shape, dtype and layout are stepped as one stack. The program has one "
+    "step for each kind of leaf instead of one for each leaf, so it traces and compiles faster, "
+    "and a device that is slow to start small operations runs it faster; in return each step "
+    "copies such leaves into the stack and back."
+)
 _OF_DESCENT: Final = ("lr", "weight_decay", "weight_decay_mode")
 
 

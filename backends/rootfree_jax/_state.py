@@ -11,7 +11,7 @@ every checkpointer saves zero-size placeholders.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -169,10 +169,19 @@ def _template(rule: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _initial(rule: Rule[Any], param: Any, name: str) -> Any:
+    # An array that is made on a device stays there, "committed"; steps would be compiled twice,
+    # for parameters that are free at first and follow such state afterwards.
+    free = not getattr(param, "committed", True)
+    static: Any = rule  # a frozen dataclass, and so hashable, which no protocol can say
     try:
-        return rule.init(stack(param))
+        return _free(static, stack(param)) if free else rule.init(stack(param))
     except ValueError as error:
         raise ValueError(f"parameter {name!r}, shaped {param.shape}: {error}") from error
+
+
+@partial(jax.jit, static_argnums=0)
+def _free(rule: Any, params: Any) -> Any:
+    return rule.init(params)
 
 
 def _kept(value: Any) -> Any:

@@ -52,7 +52,7 @@ def test_signature(name):
     assert signature.parameters["learning_rate"].annotation is optax.ScalarOrSchedule
     assert function.__annotations__["learning_rate"] is optax.ScalarOrSchedule
     assert signature.return_annotation is optax.GradientTransformationExtraArgs
-    expected = rootfree.signature(method, lr="learning_rate").parameters
+    expected = rootfree.signature(method, lr="learning_rate", trailing={"stack": False}).parameters
     assert {k: p.default for k, p in signature.parameters.items()} == {
         k: p.default for k, p in expected.items()
     }
@@ -66,7 +66,7 @@ def test_descend_takes_what_belongs_to_the_descent():
             whole = set(inspect.signature(getattr(rootfree_jax, name)).parameters)
             first = set(inspect.signature(getattr(rootfree_jax, f"scale_by_{name}")).parameters)
             last = set(inspect.signature(rootfree_jax.descend).parameters)
-            shared = {"state_dtype", "rounding"}
+            shared = {"state_dtype", "rounding", "stack"}
             shared |= {"momentum"} if method.momentum == "average" else set()
             assert first | last == whole
             assert first & last == shared

@@ -62,7 +62,7 @@ class Core(NamedTuple):
     alpha: float = 1.0
 
     def run(self, params, grads, observes, curvature=None):
-        """Return updates of the last step, parameters and states by name."""
+        """Return parameters and states by name; ``observes`` is given the step and the name."""
         rule = METHODS[self.name].rule(self.precision, **self.options)
         hyper = Hyper(lr=0.125, curvature_scale=self.alpha, **given(self.name))
         params = {key: param[None] for key, param in params.items()}
@@ -80,7 +80,7 @@ class Core(NamedTuple):
                     states[key],
                     param,
                     hyper,
-                    observes(t),
+                    observes(t, key),
                     curvature=None if h is None else rootfree.mapped(h, lambda x: x[None]),
                 )
                 params[key] = rootfree.add_step(param, step)
@@ -133,9 +133,9 @@ def test_equals_the_core_in_float64(name):
     params = arrays_of(0, SHAPES)
     grads = [arrays_of(t + 1, SHAPES) for t in range(4)]
     core = Core(name, Precision.uniform(np.dtype("float64")), {}, 4.0)
-    expected = core.run(params, grads, lambda t: rootfree.observes(2, t))
+    expected = core.run(params, grads, lambda t, _: rootfree.observes(2, t))
     with jax.enable_x64(True):
-        tx = getattr(rootfree_jax, name)(0.125, **given(name), update_every=2)
+        tx = getattr(rootfree_jax, name)(0.125, **given(name), update_every=2, stagger=False)
         assert_equals_the_core(run(tx, params, grads, batch_size=4.0), expected)
 
 
@@ -157,7 +157,7 @@ def test_structures_equal_the_core(case):
     shapes = {"w": (5, 4), "k": (3, 2, 4)} if three else {"w": (5, 4)}
     params, grads = arrays_of(0, shapes), [arrays_of(t + 1, shapes) for t in range(2)]
     core = Core("sirf_shampoo", Precision.uniform(np.dtype("float64")), options)
-    expected = core.run(params, grads, lambda t: True)
+    expected = core.run(params, grads, lambda *_: True)
     with jax.enable_x64(True):
         tx = rootfree_jax.sirf_shampoo(0.125, **given("sirf_shampoo"), **options)
         assert_equals_the_core(run(tx, params, grads), expected)
@@ -167,7 +167,7 @@ def test_a_function_as_period():
     """JX14: it is given the count, traced or not, and need not be periodic."""
     params, grads = arrays_of(0, SHAPES), [arrays_of(t + 1, SHAPES) for t in range(5)]
     core = Core("sirf_shampoo", Precision.uniform(np.dtype("float64")), {})
-    expected = core.run(params, grads, lambda t: t < 2 or t == 4)
+    expected = core.run(params, grads, lambda t, _: t < 2 or t == 4)
     with jax.enable_x64(True):
         tx = rootfree_jax.sirf_shampoo(
             0.125, **given("sirf_shampoo"), update_every=lambda count: (count < 2) | (count == 4)
@@ -202,12 +202,13 @@ def test_off_steps_do_not_observe(tree, assert_same_bits, name):
     """JX14: one `cond` a leaf, with a branch that is empty; without a period none at all."""
     params = tree(0)
     make = getattr(rootfree_jax, f"scale_by_{name}")
-    conds = [e for e in equations(make(update_every=3), params) if e.primitive.name == "cond"]
+    plain = {"update_every": 3, "stagger": False}
+    conds = [e for e in equations(make(**plain), params) if e.primitive.name == "cond"]
     assert len(conds) == len(jax.tree.leaves(params))
     for cond in conds:
         assert min(len(branch.jaxpr.eqns) for branch in cond.params["branches"]) == 0
     assert not [e for e in equations(make(), params) if e.primitive.name == "cond"]
-    tx = make(update_every=3)
+    tx = make(**plain)
     state = tx.init(params)
     for t in range(4):
         _, new = jax.jit(tx.update)(tree(t + 1), state, params)
@@ -220,13 +221,14 @@ def test_off_steps_do_not_observe(tree, assert_same_bits, name):
 
 
 def test_an_ensemble_stays_lazy(tree):
-    """JX14: `vmap` over parameters and gradients keeps the `cond`, for the count is one."""
+    """JX14: `vmap` over parameters and gradients keeps the `cond`, for count and phases are one."""
     tx = rootfree_jax.scale_by_sirf_shampoo(update_every=2)
     params = tree(0)
     state = tx.init(params)
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
-    axes = jax.tree.map(lambda _: 0, state)._replace(count=None)
-    states = jax.tree.map(lambda x: jnp.stack([x, x]), state)._replace(count=state.count)
+    once = {"count": state.count, "phase": state.phase}
+    axes = jax.tree.map(lambda _: 0, state)._replace(count=None, phase=None)
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), state)._replace(**once)
     mapped = jax.vmap(lambda g, s: tx.update(g, s), in_axes=(0, axes), out_axes=(0, axes))
     program = jax.make_jaxpr(mapped)(many, states)
     found = [e.primitive.name for e in equations_of(program.jaxpr, [])]
@@ -326,7 +328,7 @@ def test_stochastic_state_has_the_bits_of_the_core(name):
     params, grads = (arrays_of(t, shapes, "float32") for t in (0, 1))
     single, half = np.dtype("float32"), np.dtype(ml_dtypes.bfloat16)
     core = Core(name, Precision(single, half, single, "stochastic"), {})
-    _, states = core.run(params, [grads] * 2, lambda t: True)
+    _, states = core.run(params, [grads] * 2, lambda *_: True)
     tx = getattr(rootfree_jax, name)(0.125, **given(name), **STOCHASTIC)
     _, stages = run(tx, params, [grads] * 2)
     for key, state in states.items():
@@ -342,7 +344,7 @@ def test_compute_dtype(name):
     params, grads = (arrays_of(t, SHAPES, "float32") for t in (0, 1))
     single, half = np.dtype("float32"), np.dtype(ml_dtypes.bfloat16)
     core = Core(name, Precision(single, single, half, product_dtype=single), {})
-    expected = core.run(params, [grads], lambda t: True)
+    expected = core.run(params, [grads], lambda *_: True)
     tx = getattr(rootfree_jax, name)(0.125, **given(name), compute_dtype="bfloat16")
     found = run(tx, params, [grads])
     # An eigenvector may differ enough to be rounded otherwise, by 2^-8 in either of two products;
@@ -390,7 +392,7 @@ def test_curvatures_equal_the_core(name, kind):
     params, grads = arrays_of(0, shapes), [arrays_of(t + 1, shapes) for t in range(2)]
     h = {key: curvature_of(kind, shapes[key], 7) for key in ("w", "b")}
     core = Core(name, Precision.uniform(np.dtype("float64")), {})
-    expected = core.run(params, grads, lambda t: True, h)
+    expected = core.run(params, grads, lambda *_: True, h)
     with jax.enable_x64(True):
         tx = getattr(rootfree_jax, name)(0.125, **given(name))
         ours = {**{key: rootfree.mapped(x, jnp.asarray) for key, x in h.items()}, "rest": None}
