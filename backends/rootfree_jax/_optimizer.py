@@ -30,7 +30,7 @@ _STACK: Final = (
     "whether leaves of one shape, dtype and layout are stepped as one stack. The program has one "
     "step for each kind of leaf instead of one for each leaf, so it traces and compiles faster, "
     "and a device that is slow to start small operations runs it faster; in return each step "
-    "copies such leaves into the stack and back."
+    "copies such leaves into the stack and back. Default False."
 )
 _OF_DESCENT: Final = ("lr", "weight_decay", "weight_decay_mode")
 

@@ -495,6 +495,7 @@ def test_everything_static_is_named_for_inject_hyperparams(tree):
     names = [
         "loss_reduction",
         "update_every",
+        "stagger",
         "structure",
         "max_dim",
         "merge_dims",
@@ -504,7 +505,9 @@ def test_everything_static_is_named_for_inject_hyperparams(tree):
         "weight_decay_mode",
         "state_dtype",
         "compute_dtype",
+        "product_dtype",
         "rounding",
+        "stack",
     ]
     assert f"static_args={tuple(names)}" in function.__doc__
     options = {
