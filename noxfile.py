@@ -43,7 +43,8 @@ def environment(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["environment"])
 def conformance(session: nox.Session) -> None:
     """Prove numpy, torch and JAX equal to the float64 reference; arguments are passed on."""
-    arguments = session.posargs or ["--require", "numpy,torch,jax"]
+    required = "numpy,torch,torch_compiled,jax,jax_stacked"
+    arguments = session.posargs or ["--require", required]
     shared(
         session,
         "-m",
@@ -101,8 +102,8 @@ def package(session: nox.Session) -> None:
     install(session, "--force-reinstall", "--no-deps", str(wheel))
     with session.chdir(session.create_tmp()):
         session.run("python", "-c", FROM_WHEEL, str(ROOT))
-        required = ("--require", "numpy,torch,jax")
-        session.run("python", "-m", "rootfree_conformance", "--profile", "quick", *required)
+        quick = ("--profile", "quick", "--backend", "numpy,torch,jax")
+        session.run("python", "-m", "rootfree_conformance", *quick, "--require", "numpy,torch,jax")
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from itertools import groupby
+from operator import is_
 from typing import Any, Final
 
 import rootfree
@@ -20,6 +21,9 @@ from rootfree import Rule
 from rootfree_torch import _state
 from rootfree_torch._groups import Group, Member, members
 from rootfree_torch._texts import CHUNK, Kind, Memo
+
+SQUAD: Final = 32
+"""Most parameters that one program steps one by one: few calls, and compilation within bounds."""
 
 _MOST: Final = 2**24  # elements of the parameters of one bucket: what bounds its temporaries
 
@@ -70,7 +74,7 @@ class Bucket:
         """Return whether parameters and entries of the state are still what the bucket works on."""
         for param, form, own in zip(self.params, self._forms, self._own, strict=True):
             entries = states.get(param)
-            if entries is None or any(entries.get(role) is not own[role] for role in own):
+            if entries is None or not all(map(is_, map(entries.get, own), own.values())):
                 return False
             if _form(param) != form:
                 return False
@@ -126,6 +130,8 @@ class Bucket:
 
     def tick(self, present: Sequence[bool]) -> None:
         """Note a step that the counters in the state have counted."""
+        if self.kind.period == 1:
+            return  # nothing depends on it
         self._counts = [count + here for count, here in zip(self._counts, present, strict=True)]
 
     @property
@@ -228,7 +234,7 @@ def _mark(group: Group) -> list[Any]:
     method = rootfree.method(group["rule"])
     zero = [rootfree.is_zero(group[name]) for name in method.buffers]
     matrix = ["update_every", "stagger", "compute_dtype", "product_dtype"] if method.matrix else []
-    names = ["rule", *method.options, "state_dtype", "rounding", "foreach", *matrix]
+    names = ["rule", *method.options, "state_dtype", "rounding", "foreach", "compile", *matrix]
     return [*(group[name] for name in names), zero]
 
 
@@ -252,6 +258,8 @@ def _cut(key: Any, found: Sequence[Member]) -> list[Sequence[Member]]:
     if device.type == "cpu" and foreach is None:
         whole = CHUNK if rule.elementwise else 2 * CHUNK
         most = whole // size if size <= CHUNK // 4 else 1
+        if found[0].group["compile"] and rule.elementwise and len(found) <= SQUAD:
+            most = 1  # one program steps several parameters without copies
     most = max(1, most) if plain and not repeats and foreach is not False else 1
     return [found[start : start + most] for start in range(0, len(found), most)]
 

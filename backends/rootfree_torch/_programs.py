@@ -100,7 +100,10 @@ class Programs:
                 return tuple(results[:1]) if _is_returned(text, jobs) else ()
 
             graph = make_fx(traced, tracing_mode="fake")(*tensors)
-            program = torch.compile(graph, fullgraph=True, dynamic=False, options=_options())
+            # Of a module, a call would pass through its hooks.
+            program = torch.compile(
+                graph.forward, fullgraph=True, dynamic=False, options=_options()
+            )
             self._made[key] = _first_checked(program)
         return self._made[key]
 
@@ -150,7 +153,7 @@ def _filled(jobs: Sequence[Job], given: Sequence[torch.Tensor]) -> Iterator[Job]
 def _options() -> dict[str, Any]:
     """Return what spares a call the checks that finding its program has made already."""
     skip = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # since torch 2.8
-    return {} if skip is None else {"guard_filter_fn": skip}
+    return {} if skip is None else {"guard_filter_fn": skip, "size_asserts": False}
 
 
 def _first_checked(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import torch
 from rootfree import Curvature, Hyper
 
-from rootfree_torch._buckets import Arrangement, Bucket, States, participants
+from rootfree_torch._buckets import SQUAD, Arrangement, Bucket, States, participants
 from rootfree_torch._checks import Work
 from rootfree_torch._groups import Group, Member
 from rootfree_torch._programs import Programs
 from rootfree_torch._step import BucketStep, Period, hyper_of
-from rootfree_torch._texts import Arrays, Kind, Text, eagerly, stepped, unexported
-
-_MOST: Final = 32  # lone parameters in one program: few calls, and compilation within bounds
+from rootfree_torch._texts import Arrays, Kind, Text, alone, eagerly, unexported
 
 
 class Stepper:
@@ -105,24 +103,21 @@ class Squad:
         if self._maximize:
             grads = list(unexported._foreach_neg(grads))
         scalars: list[Any] = [x for x in hyper if isinstance(x, torch.Tensor)]
-        mark = (
-            len(scalars),
-            [grad.stride() for grad in grads],
-            [param.data_ptr() for param in self.params],
-        )
-        if mark != self._mark or self.buckets[0].device.type != "cpu":
+        mark = len(scalars), [grad.stride() for grad in grads]
+        on_host = self.buckets[0].device.type == "cpu"
+        if mark != self._mark or not on_host:
             jobs = [
-                (bucket.kind, Arrays(grad.unsqueeze(0), param.unsqueeze(0), bucket.state(), hyper))
+                (bucket.kind, Arrays(grad, param, bucket.state(), hyper))
                 for bucket, param, grad in zip(self.buckets, self.params, grads, strict=True)
             ]
-            self._program, self._arguments = programs.find(stepped, jobs)
+            self._program, self._arguments = programs.find(alone, jobs)
             self._mark = mark
         arguments = self._arguments.copy()
         arguments[: len(scalars)] = scalars
-        each = (len(arguments) - len(scalars)) // len(grads)
-        arguments[len(scalars) :: each] = [grad.unsqueeze(0) for grad in grads]
+        arguments[len(scalars) :: (len(arguments) - len(scalars)) // len(grads)] = grads
         self._program(*arguments)
-        unexported._foreach_add_([bucket.steps for bucket in self.buckets], 1)
+        if not on_host:  # what the program has counted is a copy
+            unexported._foreach_add_([bucket.steps for bucket in self.buckets], 1)
         for bucket in self.buckets:
             bucket.tick([True])
 
@@ -134,8 +129,8 @@ def _squads(buckets: Sequence[Bucket]) -> Iterator[Squad]:
         if bucket.group["compile"] and bucket.is_lone and not bucket.repeats:
             found.setdefault((id(bucket.group), bucket.kind.rule), []).append(bucket)
     for together in found.values():
-        for start in range(0, len(together), _MOST):
-            yield Squad(together[start : start + _MOST])
+        for start in range(0, len(together), SQUAD):
+            yield Squad(together[start : start + SQUAD])
 
 
 def _parts(

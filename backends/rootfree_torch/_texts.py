@@ -82,6 +82,13 @@ def stepped(kind: Kind, arrays: Arrays) -> Any:
     return _moved(param, step, new, state)
 
 
+def alone(kind: Kind, arrays: Arrays) -> None:
+    """Observe, step and count one parameter, given as it is and not as a stack."""
+    grad, param = (x.unsqueeze(0) for x in (arrays.grad, arrays.param))
+    stepped(kind, arrays._replace(grad=grad, param=param))
+    arrays.state.step.add_(1)
+
+
 def _counted(arrays: Arrays) -> Arrays:
     """Return arrays with the counter as the core has it; torch's own convention is float32."""
     state = arrays.state
