@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from rootfree import Rule
 from rootfree_array._precision import salt
 
@@ -171,7 +172,7 @@ def _template(rule: Any, shape: tuple[int, ...]) -> Any:
 def _initial(rule: Rule[Any], param: Any, name: str) -> Any:
     # An array that is made on a device stays there, "committed"; steps would be compiled twice,
     # for parameters that are free at first and follow such state afterwards.
-    free = not getattr(param, "committed", True)
+    free = not isinstance(param, Tracer) and not getattr(param, "committed", True)
     static: Any = rule  # a frozen dataclass, and so hashable, which no protocol can say
     try:
         return _free(static, stack(param)) if free else rule.init(stack(param))
