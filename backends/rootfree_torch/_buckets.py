@@ -144,10 +144,11 @@ class Bucket:
         self._versions = self._seen()
 
     def _seen(self) -> list[int]:
-        """Return how often each stack has been written into, where torch counts that."""
+        """Return how often each stack but the counters has been written into, as torch counts."""
         if self.kind.period == 1:
             return []  # nothing is kept that could be out of date
-        return [0 if x.is_inference() else x._version for x in self._stacks.values()]
+        stacks = [stack for role, stack in self._stacks.items() if role != "step"]
+        return [0 if x.is_inference() else x._version for x in stacks]
 
 
 class Arrangement:

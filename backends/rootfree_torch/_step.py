@@ -117,4 +117,4 @@ def stacked(tensors: Sequence[Any]) -> Any:
     """Return tensors as a stack; that of one is a view."""
     if len(tensors) == 1:
         return _state.stack(tensors[0])
-    return torch.stack([tensor.detach() for tensor in tensors])
+    return torch.stack(list(tensors))
