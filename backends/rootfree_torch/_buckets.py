@@ -25,7 +25,7 @@ from rootfree_torch._texts import CHUNK, Kind, Memo
 SQUAD: Final = 32
 """Most parameters that one program steps one by one: few calls, and compilation within bounds."""
 
-_MOST: Final = 2**24  # elements of the parameters of one bucket: what bounds its temporaries
+_MOST: Final = 2**24  # elements of a bucket's largest array: what bounds its temporaries
 
 States = MutableMapping[torch.Tensor, _state.Roles]
 
@@ -254,11 +254,13 @@ def _cut(key: Any, found: Sequence[Member]) -> list[Sequence[Member]]:
     of the cache alone, one after the other is faster. Other devices want few calls.
     """
     *_, rule, _, device, plain, repeats = key
-    foreach, size = found[0].group["foreach"], found[0].param.numel()
-    most = _MOST // size
+    foreach, param = found[0].group["foreach"], found[0].param
+    arrays: Any = rootfree.roles(_state.layout(rule, param.shape)).values()
+    largest = max(param.numel(), *(array.numel() for array in arrays))
+    most = _MOST // largest
     if device.type == "cpu" and foreach is None:
         whole = CHUNK if rule.elementwise else 2 * CHUNK
-        most = whole // size if size <= CHUNK // 4 else 1
+        most = whole // largest if param.numel() <= CHUNK // 4 else 1
         if found[0].group["compile"] and rule.elementwise and len(found) <= SQUAD:
             most = 1  # one program steps several parameters without copies
     most = max(1, most) if plain and not repeats and foreach is not False else 1
