@@ -53,10 +53,13 @@ class Bucket:
         self.kind = Kind(rule, tuple(self.params[0].shape), period)
         self._layout = _state.layout(rule, self.params[0].shape)
         roles = list(rootfree.roles(self._layout))
-        self._stacks, self._own = _stacked([states[p] for p in self.params], roles)
-        for param, own in zip(self.params, self._own, strict=True):
+        self._stacks, views = _stacked([states[p] for p in self.params], roles)
+        for param, own in zip(self.params, views, strict=True):
             states[param].update(own)
-        self._forms = [_form(param) for param in self.params]
+        self._marks = [
+            (param, _form(param), states[param], own)
+            for param, own in zip(self.params, views, strict=True)
+        ]
         self._counts = [int(count) for count in self._stacks["step"].tolist()]
         self._phases = [_phase_of(member, states[member.param]) for member in found]
         self._kept: tuple[torch.Tensor | None, ...] | None = None  # of `derive`
@@ -70,13 +73,10 @@ class Bucket:
         """Whether this is one parameter under a rule that may cut it anywhere."""
         return len(self.params) == 1 and self.kind.rule.elementwise
 
-    def is_current(self, states: Mapping[torch.Tensor, _state.Roles]) -> bool:
+    def is_current(self) -> bool:
         """Return whether parameters and entries of the state are still what the bucket works on."""
-        for param, form, own in zip(self.params, self._forms, self._own, strict=True):
-            entries = states.get(param)
-            if entries is None or not all(map(is_, map(entries.get, own), own.values())):
-                return False
-            if _form(param) != form:
+        for param, form, entries, own in self._marks:
+            if _form(param) != form or not all(map(is_, map(entries.get, own), own.values())):
                 return False
         return True
 
@@ -180,6 +180,7 @@ class Arrangement:
             for key, whole in together.items()
             for part in _cut(key, sorted(whole, key=lambda m: _phase_of(m, states[m.param])))
         ]
+        self._entries = list(states.values())
         self.memo: Memo = {}
         self.places = {
             param: (bucket, index)
@@ -200,7 +201,9 @@ class Arrangement:
             and all(_same(g["params"], p) for g, p in zip(groups, self._params, strict=True))
             and all(_mark(g) == mark for g, mark in zip(groups, self._marks, strict=True))
             and all(member.param in self.places for member in active)
-            and all(bucket.is_current(states) for bucket in self.buckets)
+            and len(states) == len(self._entries)
+            and all(map(is_, states.values(), self._entries))
+            and all(bucket.is_current() for bucket in self.buckets)
         )
 
 
@@ -240,7 +243,7 @@ def _mark(group: Group) -> list[Any]:
 
 
 def _same(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
-    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def _is_plain(param: torch.Tensor) -> bool:

@@ -25,8 +25,21 @@ class Member(NamedTuple):
 
     group: Group
     param: torch.Tensor
-    name: str  # for a reader: the given name, else "group 0, parameter 3"
-    key: str  # for the rounding bits: the given name, else the position over all groups
+    given: str | None  # by the user
+    place: tuple[int, int]  # of its group, and in it
+    position: int  # over all groups
+
+    @property
+    def name(self) -> str:
+        """What to call it before a reader: the given name, else "group 0, parameter 3"."""
+        if self.given is None:
+            return "group {}, parameter {}".format(*self.place)
+        return self.given
+
+    @property
+    def key(self) -> str:
+        """What the rounding bits depend on: the given name, else the position."""
+        return str(self.position) if self.given is None else self.given
 
     @property
     def method(self) -> Method:
@@ -40,10 +53,7 @@ def members(groups: Iterable[Group]) -> Iterator[Member]:
     for index, group in enumerate(groups):
         names = group.get("param_names")
         for within, param in enumerate(group["params"]):
-            if names:
-                yield Member(group, param, names[within], names[within])
-            else:
-                yield Member(group, param, f"group {index}, parameter {within}", str(position))
+            yield Member(group, param, names[within] if names else None, (index, within), position)
             position += 1
 
 
