@@ -253,19 +253,21 @@ def _is_plain(param: torch.Tensor) -> bool:
 def _cut(key: Any, found: Sequence[Member]) -> list[Sequence[Member]]:
     """Return the members of each bucket: a stack must fit, and be worth its copies.
 
-    On a CPU it is worth them while calls cost more than memory: where a parameter fills a good part
-    of the cache alone, one after the other is faster. Other devices want few calls.
+    On a CPU it is worth them while calls cost more than memory: where a parameter, or what a method
+    keeps for it, fills a good part of the cache alone, one after the other is faster. Other devices
+    want few calls.
     """
     *_, rule, _, device, plain, repeats = key
     foreach, param = found[0].group["foreach"], found[0].param
     arrays: Any = rootfree.roles(_state.layout(rule, param.shape)).values()
     largest = max(param.numel(), *(array.numel() for array in arrays))
     most = _MOST // largest
-    if device.type == "cpu" and foreach is None:
-        whole = CHUNK if rule.elementwise else 2 * CHUNK
-        most = whole // largest if param.numel() <= CHUNK // 4 else 1
-        if found[0].group["compile"] and rule.elementwise and len(found) <= SQUAD:
+    if device.type == "cpu" and foreach is None and rule.elementwise:
+        most = CHUNK // largest if largest <= CHUNK // 4 else 1
+        if found[0].group["compile"] and len(found) <= SQUAD:
             most = 1  # one program steps several parameters without copies
+    elif device.type == "cpu" and foreach is None:
+        most = 2 * CHUNK // largest
     most = max(1, most) if plain and not repeats and foreach is not False else 1
     return [found[start : start + most] for start in range(0, len(found), most)]
 
