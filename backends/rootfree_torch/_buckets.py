@@ -164,6 +164,7 @@ class Arrangement:
         """
         self._marks = [_mark(group) for group in groups]
         self._groups, self._params = list(groups), [list(group["params"]) for group in groups]
+        self._periods = [group.get("update_every") for group in groups]
         together: dict[Any, list[Member]] = {}
         seen: Counter[torch.Tensor] = Counter()
         for member in found:
@@ -205,6 +206,17 @@ class Arrangement:
             and all(map(is_, states.values(), self._entries))
             and all(bucket.is_current() for bucket in self.buckets)
         )
+
+    def void_phases(self, groups: Sequence[Group], states: States) -> None:
+        """Take away the phases of groups whose period is another one now; they get new ones."""
+        changed = [
+            group
+            for group, period in zip(self._groups, self._periods, strict=True)
+            if any(group is each for each in groups) and group.get("update_every") != period
+        ]
+        for member in members(changed):
+            if member.param in states:
+                states[member.param].pop("phase", None)
 
 
 def participants(

@@ -35,6 +35,8 @@ class Stepper:
         """
         arrangement = self._arrangement
         if arrangement is None or not arrangement.is_current(groups, states, found):
+            if arrangement is not None:
+                arrangement.void_phases(groups, states)
             taking = participants(groups, states, {member.param for member in found})
             self._arrangement = Arrangement(groups, states, taking)
             self._squads = list(_squads(self._arrangement.buckets))

@@ -292,6 +292,34 @@ def test_resume_observes_on_the_same_steps(normal, equal_bits):
     assert equal_bits(one, resumed)
 
 
+def test_another_period_deals_turns_anew(normal):
+    """A group's `update_every` counts from the next step on, evenly spread again."""
+    optimizer, params = made(SIRFShampoo, 5, normal, update_every=2)
+    stepped(optimizer, params, normal, 0, 1)
+    for period in (5, 1, 5, 3):
+        optimizer.param_groups[0]["update_every"] = period
+        stepped(optimizer, params, normal, 2)
+        fresh, others = made(SIRFShampoo, 5, normal, update_every=period)
+        stepped(fresh, others, normal, 0)
+        for p, q in zip(params, others, strict=True):
+            assert optimizer.state[p].get("phase") == fresh.state[q].get("phase")
+
+
+def test_a_loaded_period_keeps_its_phases(normal):
+    """The dict's period goes with the dict's phases, whatever the optimizer had before."""
+    one, params = made(SIRFShampoo, 3, normal, update_every=3)
+    two, others = made(SIRFShampoo, 3, normal, update_every=2)
+    for run, parts in ((one, params), (two, others)):
+        stepped(run, parts, normal, 0)
+    saved = one.state_dict()
+    for roles in saved["state"].values():
+        roles["phase"] = (roles["phase"] + 1) % 3
+    two.load_state_dict(saved)
+    stepped(two, others, normal, 1)
+    expected = [int(roles["phase"]) for roles in saved["state"].values()]
+    assert [int(two.state[p]["phase"]) for p in others] == expected
+
+
 def test_a_state_without_phases_gets_some(normal):
     """A state dict of a run that observed at every step loads where there is a period, and back."""
     plain, params = made(SIRFShampoo, 3, normal)
