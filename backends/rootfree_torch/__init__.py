@@ -44,6 +44,7 @@ from rootfree_torch._optimizer import (
     SIRFShampoo,
 )
 from rootfree_torch._precision import capabilities
+from rootfree_torch._routing import ParamGroups, Routed, param_groups, plan
 
 __all__ = [  # noqa: RUF022  # the catalogue's order
     "SGD",
@@ -60,6 +61,10 @@ __all__ = [  # noqa: RUF022  # the catalogue's order
     "Shampoo",
     "RFShampoo",
     "SIRFShampoo",
+    "param_groups",
+    "plan",
+    "ParamGroups",
+    "Routed",
     "StalledStateWarning",
     "global_batch_size",
     "capabilities",
