@@ -8,6 +8,7 @@ Everything that is shown is computed from the JSON file, so all of it can be mad
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -108,7 +109,7 @@ def target_rows(judgements: Sequence[Judgement]) -> Rows:
             judgement["id"],
             judgement["what"],
             judgement["where"],
-            _number(judgement["value"]),
+            _number(judgement["value"], judgement["limit"]),
             _number(judgement["least"]),
             f"<= {judgement['limit']:g}",
             judgement["verdict"],
@@ -159,10 +160,14 @@ def _time(milliseconds: float) -> str:
     return f"{milliseconds:.3g}" if milliseconds < 100 else f"{milliseconds:.0f}"
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | None, limit: float = math.inf) -> str:
+    """Return a number with as many digits as show on which side of a limit it is."""
     if value is None:
         return "-"
-    return f"{value:.0f}" if value == int(value) and value > 1 else f"{value:.3f}"
+    if value == int(value) and value > 1:
+        return f"{value:.0f}"
+    texts = (f"{value:.{digits}f}" for digits in range(3, 12))
+    return next((t for t in texts if (float(t) > limit) == (value > limit)), repr(value))
 
 
 def _bytes(count: int | None) -> str:

@@ -130,9 +130,10 @@ def _table() -> Iterator[Target]:
             peer="sirfshampoo_0.001",
             limit=0.25,
         )
-    for event, ours, title, limit in (
-        ("every_step", "sirf_0.001", "in float32", 1.0),
-        ("bfloat16", "sirf_stored", "in bfloat16, stochastic,", 0.5),
+    counter = "4 bytes a parameter count its steps"
+    for event, ours, title, limit, remark in (
+        ("every_step", "sirf_0.001", "in float32", 1.0, counter),
+        ("bfloat16", "sirf_stored", "in bfloat16, stochastic,", 0.5, f"{counter}, 4 are a key"),
     ):
         yield from _on(
             ("mlp3x512",),
@@ -143,6 +144,7 @@ def _table() -> Iterator[Target]:
             peer="sirfshampoo_0.001",
             limit=limit,
             measure="state",
+            remark=remark,
         )
     yield from _on(
         _BOTH,

@@ -175,6 +175,26 @@ def test_tables_are_rectangles() -> None:
         assert {len(cells) for cells in body} == {len(head)}
 
 
+@pytest.mark.parametrize(
+    ("value", "limit", "shown"),
+    [(1.000001, 1.0, "1.000001"), (0.9999, 1.0, "1.000"), (1.0, 1.0, "1.000"), (0.5, 1.0, "0.500")],
+)
+def test_a_number_shows_on_which_side_it_is(value: float, limit: float, shown: str) -> None:
+    """Rounding never makes what misses its limit look as if it met it."""
+    judgement: Any = {
+        "id": "S8",
+        "what": "",
+        "where": "",
+        "value": value,
+        "least": None,
+        "limit": limit,
+        "verdict": verdict(value, limit),
+        "why": "",
+    }
+    _, (row,) = target_rows([judgement])
+    assert row[3] == shown
+
+
 def test_a_missing_number_never_passes() -> None:
     """NaN is no number that is within a limit."""
     assert verdict(math.nan, 1.0) == "NOT MET"
