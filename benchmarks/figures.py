@@ -118,8 +118,9 @@ def _panel(ax: Axes, race: Race) -> None:
     ax.set_yticks(range(len(results)), [result["title"] for result in results])
     ax.set_ylim(len(results) - 0.4, -0.6)
     bounds = [statistics.median(result["milliseconds"]) for result in _ran(race, bounds=True)]
-    ax.set_xlim(0, 1.25 * max([*medians, *bounds]))
-    ax.set_title(f"{race['title']}: {race['shape_set']}")
+    longest = [max(result["milliseconds"]) for result in results]
+    ax.set_xlim(0, max(1.25 * max([*medians, *bounds]), 1.03 * max(longest)))
+    ax.set_title(f"{race['title']}: {race['shape_set']}", loc="right", fontsize=9.5)
 
 
 def _floors(ax: Axes, race: Race, rows: int) -> None:
