@@ -24,10 +24,11 @@ def weight():
 
 
 def test_names():
-    """Public names are the catalogue's classes, in its order, the warning, then the functions."""
+    """Public names are the catalogue's classes, in its order, other types, then the functions."""
     classes = [method.class_name for method in METHODS.values()]
-    others = ["StalledStateWarning", "global_batch_size", "capabilities"]
-    assert rootfree_torch.__all__ == [*classes, *others]
+    others = ["StalledStateWarning", "ParamGroups", "Routed"]
+    functions = ["param_groups", "plan", "global_batch_size", "capabilities"]
+    assert rootfree_torch.__all__ == [*classes, *others, *functions]
 
 
 def test_signature(cls):
