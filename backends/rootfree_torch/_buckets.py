@@ -35,7 +35,7 @@ class Bucket:
 
     Attributes:
         group: the parameters' group.
-        members: the parameters, those with equal phases side by side.
+        params: the parameters, those with equal phases side by side.
         kind: rule, shape and period.
         repeats: whether the parameters are listed twice, and have a bucket already.
     """
@@ -46,7 +46,6 @@ class Bucket:
         """Stack the state of members, which have it, and put views of it in its place."""
         self.group = found[0].group
         self.repeats = repeats
-        self.members = list(found)
         self.params = [member.param for member in found]
         self.device = self.params[0].device
         period = self.group["update_every"] if found[0].method.matrix else 1
@@ -183,11 +182,7 @@ class Arrangement:
         ]
         self._entries = list(states.values())
         self.memo: Memo = {}
-        self.places = {
-            param: (bucket, index)
-            for bucket in self.buckets
-            for index, param in enumerate(bucket.params)
-        }
+        self._placed = {param for bucket in self.buckets for param in bucket.params}
 
     def is_current(
         self,
@@ -201,7 +196,7 @@ class Arrangement:
             and all(a is b for a, b in zip(groups, self._groups, strict=True))
             and all(_same(g["params"], p) for g, p in zip(groups, self._params, strict=True))
             and all(_mark(g) == mark for g, mark in zip(groups, self._marks, strict=True))
-            and all(member.param in self.places for member in active)
+            and all(member.param in self._placed for member in active)
             and len(states) == len(self._entries)
             and all(map(is_, states.values(), self._entries))
             and all(bucket.is_current() for bucket in self.buckets)

@@ -139,9 +139,8 @@ def _parts(
     buckets: Sequence[Bucket], work: Work, hypers: dict[int, Hyper], period: Period
 ) -> Iterator[BucketStep]:
     """Yield what each bucket that has a gradient has to do."""
-    grads = {member.param: member.param.grad for member in work.members}
     for bucket in buckets:
-        here = [grads.get(param) for param in bucket.params]
+        here = [param.grad for param in bucket.params]
         if all(grad is None for grad in here):
             continue
         curvatures: list[Curvature | None] = []
